@@ -1,0 +1,146 @@
+# alloctrace: `make` builds ./alloctrace, `make demo` shows it, `make check` runs every test.
+# The last two install what is missing first (Debian packages, as root).
+
+VERSION := 0.1.0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+ARCH := $(shell uname -m)
+BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(ARCH)))
+
+CC      ?= cc
+CLANG   ?= clang
+BPFTOOL ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PROTOC_C ?= protoc-c
+
+# make SAN=1: AddressSanitizer and UBSan, in a build folder of its own.
+ifdef SAN
+BUILD := build-san
+SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+else
+BUILD := build
+SAN_FLAGS :=
+endif
+BIN := $(if $(SAN),$(BUILD)/alloctrace,alloctrace)
+
+WARNINGS := -Wall -Wextra -Werror -Wvla -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+CPPFLAGS += -D_GNU_SOURCE -DALLOCTRACE_VERSION='"$(VERSION)"' -Iuser -Iinclude -I$(BUILD)
+CFLAGS   ?= -O2 -g
+ALL_CFLAGS := -std=gnu11 $(WARNINGS) -fno-omit-frame-pointer $(SAN_FLAGS) $(CFLAGS)
+LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -lm
+
+# What the build and the tests need, as Debian calls it.
+BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
+	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev
+TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format sqlite3
+
+BPF_SOURCES  := bpf/alloctrace.bpf.c
+BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)
+USER_SOURCES := $(filter-out user/main.c,$(wildcard user/*.c user/*/*.c))
+USER_OBJECTS := $(USER_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/profile.pb-c.o
+UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
+UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
+
+.PHONY: all
+all: $(BIN)
+
+# --- what has to be there ------------------------------------------------------------------------
+
+# One line names what is missing and the command that installs it: need(what, test, package).
+need = $(if $(shell { $(2); } >/dev/null 2>&1 && echo yes),,$(1) ($(3)))
+header = echo '\#include <$(1)>' | $(CC) -E -x c - 
+MISSING = $(strip $(call need,$(CC),command -v $(CC),gcc) \
+	$(call need,clang,command -v $(CLANG),clang) \
+	$(call need,bpftool,command -v $(BPFTOOL),bpftool) \
+	$(call need,protoc-c,command -v $(PROTOC_C),protobuf-c-compiler) \
+	$(call need,libbpf,$(call header,bpf/libbpf.h),libbpf-dev) \
+	$(call need,libelf,$(call header,gelf.h),libelf-dev) \
+	$(call need,libdw,$(call header,elfutils/libdw.h),libdw-dev) \
+	$(call need,zlib,$(call header,zlib.h),zlib1g-dev) \
+	$(call need,libprotobuf-c,$(call header,protobuf-c/protobuf-c.h),libprotobuf-c-dev) \
+	$(call need,libiberty,$(call header,libiberty/demangle.h),libiberty-dev) \
+	$(call need,Zydis,$(call header,Zydis/Zydis.h),libzydis-dev))
+
+# Checked once per build folder, before anything is compiled.
+$(BUILD)/.prerequisites:
+	@missing='$(MISSING)'; if [ -n "$$missing" ]; then \
+		echo "alloctrace: missing: $$missing; install with: sudo make setup" >&2; exit 1; fi
+	@mkdir -p $(@D) && touch $@
+
+.PHONY: setup
+setup:
+	@tools/setup.sh $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+# --- the kernel side -----------------------------------------------------------------------------
+
+$(BUILD)/alloctrace.bpf.o: $(BPF_SOURCES) $(BPF_HEADERS) | $(BUILD)/.prerequisites
+	$(CLANG) -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
+		-Wno-unused-parameter -Iinclude -Ivmlinux/$(ARCH) -c $< -o $@
+
+$(BUILD)/alloctrace.skel.h: $(BUILD)/alloctrace.bpf.o
+	$(BPFTOOL) gen skeleton $< name alloctrace_bpf > $@.tmp && mv $@.tmp $@
+
+# --- the user side -------------------------------------------------------------------------------
+
+$(BUILD)/profile.pb-c.c $(BUILD)/profile.pb-c.h &: user/output/profile.proto | $(BUILD)/.prerequisites
+	$(PROTOC_C) --proto_path=user/output --c_out=$(BUILD) profile.proto
+
+$(BUILD)/profile.pb-c.o: $(BUILD)/profile.pb-c.c
+	$(CC) $(CPPFLAGS) -std=gnu11 $(SAN_FLAGS) $(CFLAGS) -c $< -o $@
+
+# Generated headers have to be there before the first compilation finds out who includes them.
+$(filter $(BUILD)/user/tracer/%,$(USER_OBJECTS)): | $(BUILD)/alloctrace.skel.h
+$(filter $(BUILD)/user/output/%,$(USER_OBJECTS)): | $(BUILD)/profile.pb-c.h
+
+$(BUILD)/user/%.o: user/%.c | $(BUILD)/.prerequisites
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/liballoctrace.a: $(USER_OBJECTS)
+	rm -f $@ && $(AR) rcs $@ $^
+
+$(BIN): $(BUILD)/user/main.o $(BUILD)/liballoctrace.a
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+
+# --- tests ---------------------------------------------------------------------------------------
+
+$(BUILD)/tests/test_%: tests/unit/test_%.c $(BUILD)/liballoctrace.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a -lcmocka $(LIBS) -o $@
+
+.PHONY: unit-tests targets
+unit-tests: $(UNIT_TESTS)
+
+targets:
+	@$(MAKE) --no-print-directory -C tests/targets BUILD=$(CURDIR)/$(BUILD)/targets
+
+# A make of its own after the set-up: the packages that it installs change what the build finds.
+.PHONY: check
+check: setup
+	@$(MAKE) --no-print-directory run-tests
+
+.PHONY: run-tests
+run-tests: $(BIN) unit-tests targets
+	@/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN)
+
+.PHONY: demo
+demo: setup
+	@$(MAKE) --no-print-directory $(BIN) targets
+	@tools/demo.sh ./$(BIN) $(BUILD)
+
+.PHONY: format
+format:
+	clang-format -i $(wildcard bpf/*.[ch] include/*.h user/*.[ch] user/*/*.[ch] tests/*/*.[ch])
+
+# --- install -------------------------------------------------------------------------------------
+
+.PHONY: install
+install: $(BIN)
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/alloctrace
+	install -D -m 644 user/alloctrace.1 $(DESTDIR)$(PREFIX)/share/man/man1/alloctrace.1
+
+.PHONY: clean
+clean:
+	rm -rf build build-san alloctrace
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

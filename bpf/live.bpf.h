@@ -1,0 +1,275 @@
+/*
+ * Begin, finish, free: a sampled call from its entry to its return, and the blocks that are live.
+ *
+ * At the entry the stack is walked (at the return it is too late) and the call is kept in `pending`
+ * under thread and stack pointer. At the return the address is known: the block goes into `live`, the
+ * allocation into `counts`. A free takes the block out at its entry, before the memory can be used
+ * again; malloc's return comes before the caller has the pointer: so for one address the order of
+ * events is right.
+ */
+#ifndef ALLOCTRACE_LIVE_BPF_H
+#define ALLOCTRACE_LIVE_BPF_H
+
+#include "maps.bpf.h"
+#include "sample.bpf.h"
+#include "stack.bpf.h"
+
+/* The slot's target if it is being recorded and this is its process (a fork has its probes too). */
+static __always_inline struct target *target_current(__u32 slot)
+{
+	struct target *target = bpf_map_lookup_elem(&targets, &slot);
+
+	if (!target || !target->enabled || target->tgid != bpf_get_current_pid_tgid() >> 32)
+		return NULL;
+	return target;
+}
+
+static __always_inline struct count *count_of(__u32 slot, __u64 stack, __u64 size, __u32 epoch)
+{
+	struct count_key key = {
+		.stack = stack,
+		.size_class = size_class(size),
+		.target = slot,
+		.epoch = epoch,
+	};
+	struct count *count = bpf_map_lookup_elem(&counts, &key);
+	struct count none = {};
+
+	if (count)
+		return count;
+	/* -EEXIST: another CPU was first. */
+	bpf_map_update_elem(&counts, &key, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&counts, &key);
+}
+
+/* A recorded block was freed. Its count is there: blocks are only recorded with one. */
+static __always_inline void block_count_free(__u32 slot, const struct live_block *block)
+{
+	struct count *count = count_of(slot, block->stack, block->size, block->epoch);
+
+	if (!count)
+		return;
+	__sync_fetch_and_add(&count->free_objects, 1);
+	__sync_fetch_and_add(&count->free_bytes, block->size);
+}
+
+/*
+ * Takes the block at address out of the live set. True if it was there, and is this caller's: of two
+ * that free it at once only one gets it. Blocks of a program from before an exec are dropped.
+ */
+static __always_inline bool block_take(__u32 slot, __u32 epoch, __u64 address, struct live_block *out)
+{
+	struct live_key key = {.address = address, .target = slot};
+	struct live_block *block = bpf_map_lookup_elem(&live, &key);
+
+	if (!block)
+		return false;
+	*out = *block;
+	if (bpf_map_delete_elem(&live, &key))
+		return false;
+	return out->epoch == epoch;
+}
+
+/* Puts a block into the live set. 0, or the counter of the loss. */
+static __always_inline enum counter block_put(struct cpu_state *cpu, __u32 slot, __u64 address,
+					      const struct live_block *block)
+{
+	struct live_key key = {.address = address, .target = slot};
+	struct live_block old;
+	long err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+
+	if (err == -EEXIST) {
+		/* The allocator gave this address out again, so the old block was freed unseen. */
+		if (block_take(slot, block->epoch, address, &old)) {
+			count_up(cpu, COUNT_REPLACED);
+			block_count_free(slot, &old);
+		}
+		err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+	}
+	return err ? COUNT_LOST_LIVE : 0;
+}
+
+/* A sampled allocation has succeeded. 0, or the counter of the loss. */
+static __always_inline enum counter block_record(struct cpu_state *cpu, __u32 slot, __u64 address,
+						 const struct live_block *block)
+{
+	/* The count first, so that a block in the live set always has one to be freed from. */
+	struct count *count = count_of(slot, block->stack, block->size, block->epoch);
+	enum counter loss;
+
+	if (!count)
+		return COUNT_LOST_COUNTS;
+	loss = block_put(cpu, slot, address, block);
+	if (loss)
+		return loss;
+	__sync_fetch_and_add(&count->alloc_objects, 1);
+	__sync_fetch_and_add(&count->alloc_bytes, block->size);
+	return 0;
+}
+
+/*
+ * What is in `pending` where a call begins was abandoned (longjmp, a thread that ended): a call that is
+ * still going on has this place of the stack for itself.
+ */
+static __always_inline void pending_drop(struct cpu_state *cpu, const struct pending_key *key)
+{
+	struct pending_call *abandoned = bpf_map_lookup_elem(&pending, key);
+
+	if (!abandoned)
+		return;
+	if (abandoned->sampled)
+		count_up(cpu, COUNT_LOST_ABANDONED);
+	if (abandoned->has_old)
+		block_count_free(key->target, &abandoned->old);
+	bpf_map_delete_elem(&pending, key);
+}
+
+/* What a call does, as its entry sees it. */
+struct call {
+	__u64 size;
+	__u64 pointer; /* realloc: the old block; posix_memalign: where the result goes */
+	bool hit;      /* to be sampled */
+	bool reallocs; /* pointer is a block that may be in the live set */
+};
+
+/*
+ * The slow path of an entry: 0 if the return has to be seen, 1 if not.
+ */
+static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu,
+				      const struct call *call)
+{
+	struct target *target = target_current(slot);
+	struct pending_key key = {
+		.sp = PT_REGS_SP(ctx),
+		.tid = (__u32)bpf_get_current_pid_tgid(),
+		.target = slot,
+	};
+	struct pending_call pending_call = {.size = call->size, .pointer = call->pointer};
+	struct nested_key nested_key = {.target = slot};
+	__u64 return_address = 0;
+	enum counter loss = 0;
+
+	if (!target)
+		return 1;
+	pending_call.epoch = target->epoch;
+	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)key.sp);
+	nested_key.from_site = return_address - PT_REGS_IP(ctx);
+	if (bpf_map_lookup_elem(&nested, &nested_key)) {
+		count_up(cpu, COUNT_NESTED);
+		return 1;
+	}
+	if (call->reallocs)
+		pending_call.has_old =
+			block_take(slot, target->epoch, call->pointer, &pending_call.old);
+	if (call->hit) {
+		count_up(cpu, COUNT_SAMPLED);
+		loss = stack_record(ctx, return_address, &pending_call.stack);
+		if (loss)
+			count_up(cpu, loss);
+		pending_call.sampled = !loss;
+	}
+	if (!pending_call.sampled && !pending_call.has_old)
+		return 1;
+
+	pending_drop(cpu, &key);
+	if (bpf_map_update_elem(&pending, &key, &pending_call, BPF_ANY)) {
+		if (pending_call.sampled)
+			count_up(cpu, COUNT_LOST_PENDING);
+		/* The return will not be seen; a realloc succeeds far more often than not. */
+		if (pending_call.has_old)
+			block_count_free(slot, &pending_call.old);
+		return 1;
+	}
+	return 0;
+}
+
+/* The return of realloc: what became of the block that was taken out? */
+static __always_inline void realloc_settle(struct cpu_state *cpu, __u32 slot,
+					   const struct pending_call *call, bool allocated)
+{
+	/* glibc's realloc(p, 0) frees p and returns NULL: that is not a failure. */
+	if (allocated || call->size == 0)
+		block_count_free(slot, &call->old);
+	else if (block_put(cpu, slot, call->pointer, &call->old)) {
+		count_up(cpu, COUNT_UNTRACKED);
+		block_count_free(slot, &call->old);
+	}
+}
+
+/*
+ * The address that a call returned, 0 where it failed. posix_memalign returns an error number and
+ * stores the address. False: the address cannot be read.
+ */
+static __always_inline bool call_result(struct pt_regs *ctx, const struct pending_call *call,
+					bool through_pointer, __u64 *address)
+{
+	*address = PT_REGS_RC(ctx);
+	if (!through_pointer)
+		return true;
+	if (*address & 0xffffffff) { /* an int: the upper half of the register is anything */
+		*address = 0;
+		return true;
+	}
+	return !bpf_probe_read_user(address, sizeof(*address), (void *)call->pointer);
+}
+
+/* The return of a call, if its entry is in `pending`. */
+static __always_inline int call_finish(struct pt_regs *ctx, bool through_pointer)
+{
+	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
+	struct pending_key key = {
+		/* The return has popped its address: the entry's stack pointer was one word below. */
+		.sp = PT_REGS_SP(ctx) - sizeof(__u64),
+		.tid = (__u32)bpf_get_current_pid_tgid(),
+		.target = slot,
+	};
+	struct pending_call *found = bpf_map_lookup_elem(&pending, &key);
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
+	struct pending_call call;
+	struct target *target;
+	enum counter outcome = COUNT_LOST_RESULT;
+	__u64 address = 0;
+
+	if (!found || !cpu)
+		return 0;
+	target = target_current(slot);
+	/* Stopped in between: left in `pending`, where the end of the recording counts it. */
+	if (!target || target->epoch != found->epoch)
+		return 0;
+	call = *found;
+	bpf_map_delete_elem(&pending, &key);
+	if (call_result(ctx, &call, through_pointer, &address)) {
+		struct live_block block = {
+			.stack = call.stack,
+			.size = call.size,
+			.epoch = call.epoch,
+		};
+
+		if (call.has_old)
+			realloc_settle(cpu, slot, &call, address != 0);
+		if (!call.sampled)
+			return 0;
+		if (!address)
+			outcome = COUNT_FAILED;
+		else
+			outcome = block_record(cpu, slot, address, &block);
+		if (!outcome)
+			outcome = COUNT_RECORDED;
+	}
+	count_up(cpu, outcome);
+	return 0;
+}
+
+/* An unsampled call, where its return will be seen all the same: it must not find another's entry. */
+static __always_inline void call_skip(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu)
+{
+	struct pending_key key = {
+		.sp = PT_REGS_SP(ctx),
+		.tid = (__u32)bpf_get_current_pid_tgid(),
+		.target = slot,
+	};
+
+	pending_drop(cpu, &key);
+}
+
+#endif

@@ -1,0 +1,177 @@
+/*
+ * The ABI between the BPF programs and the user side: map keys and values, settings, counters.
+ * Fixed-width fields, explicit padding; both sides compile the same assertions. A user-space file
+ * includes <linux/types.h> by this header; a BPF file includes vmlinux.h first.
+ */
+#ifndef ALLOCTRACE_ABI_H
+#define ALLOCTRACE_ABI_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+/* Targets of one recording. A target is a process in one slot of the `targets` map. */
+#define MAX_TARGETS 256
+
+/* Frames kept of a stack, innermost first. */
+#define MAX_FRAMES 128
+
+/* Gaps between samples are drawn from this many quantiles of the exponential distribution. */
+#define GAP_COUNT 4096
+
+/*
+ * A link's cookie: what a program has to know about the place it was hit at.
+ * bits 0-15: slot of the target; above: flags.
+ */
+#define COOKIE_TARGET_MASK 0xffffU
+/*
+ * The function ends in a tail jump to another probed function (glibc: realloc of NULL, memalign with
+ * a small alignment). The jump leaves stack pointer and return address as they were, so the inner call
+ * cannot be told from a call of its own: the outer one is left out instead where its arguments say
+ * that it will delegate.
+ */
+#define COOKIE_TAIL_CALLS (1U << 16)
+/* Alignment up to which memalign and friends hand over to malloc: malloc's own guarantee. */
+#define MALLOC_ALIGNMENT 16
+
+/* How a walk ended. The text is what -v and the profile's comments say. */
+#define WALK_ENDS(X)                                                                               \
+	X(WALK_COMPLETE, "complete")                                                               \
+	X(WALK_UNREADABLE, "stack memory unreadable")                                              \
+	X(WALK_NOT_GROWING, "frame address not growing")                                           \
+	X(WALK_TOO_DEEP, "deeper than the frame limit")                                            \
+	X(WALK_NO_CODE, "return address outside of code")
+
+enum walk_end {
+#define X(id, text) id,
+	WALK_ENDS(X)
+#undef X
+	WALK_END_COUNT,
+};
+
+/*
+ * Counters, per CPU and target. The first group is what was seen. In the second, each counts calls
+ * that were sampled and not recorded: sampled = recorded + failed + the sum of these.
+ */
+#define COUNTERS(X)                                                                                \
+	X(COUNT_CALLS, "allocating calls seen", 0)                                                 \
+	X(COUNT_FREES, "freeing calls seen", 0)                                                    \
+	X(COUNT_SAMPLED, "calls sampled", 0)                                                       \
+	X(COUNT_RECORDED, "allocations recorded", 0)                                               \
+	X(COUNT_FAILED, "sampled calls that allocated nothing", 0)                                 \
+	X(COUNT_NESTED, "sampled calls that were part of another", 0)                              \
+	X(COUNT_REPLACED, "blocks seen again without their free", 0)                               \
+	X(COUNT_UNTRACKED, "live blocks lost from view by a failing realloc", 0)                   \
+	X(COUNT_LOST_PENDING, "too many calls in progress", 1)                                     \
+	X(COUNT_LOST_ABANDONED, "call left by a jump, never returned", 1)                          \
+	X(COUNT_LOST_IN_FLIGHT, "call not finished at the end", 1)                                 \
+	X(COUNT_LOST_SCRATCH, "no free stack buffer", 1)                                           \
+	X(COUNT_LOST_STACKS, "stack map full", 1)                                                  \
+	X(COUNT_LOST_LIVE, "live map full", 1)                                                     \
+	X(COUNT_LOST_COUNTS, "count map full", 1)                                                  \
+	X(COUNT_LOST_RESULT, "result unreadable", 1)
+
+enum counter {
+#define X(id, text, loss) id,
+	COUNTERS(X)
+#undef X
+	COUNTER_COUNT,
+};
+
+/* What a target has on each CPU. */
+struct cpu_state {
+	__u64 countdown; /* bytes until the next sample; a call of at least so many is sampled */
+	__u64 counters[COUNTER_COUNT];
+};
+
+struct target {
+	__u32 tgid;    /* in the initial pid namespace */
+	__u32 epoch;   /* programs executed by it since it was given: an exec forgets all blocks */
+	__u32 enabled; /* 0: nothing is recorded, whatever links there are */
+	__u32 pad;
+};
+
+struct stack {
+	__u32 frame_count;
+	__u32 end; /* enum walk_end */
+	__u64 frames[MAX_FRAMES]; /* return addresses, innermost first */
+};
+
+/* A call that was sampled (or that took a live block out), between its entry and its return. */
+struct pending_key {
+	__u64 sp; /* at the function's entry: nested calls and signal handlers have their own */
+	__u32 tid;
+	__u32 target;
+};
+
+/* A live block that was sampled. */
+struct live_key {
+	__u64 address;
+	__u64 target;
+};
+
+struct live_block {
+	__u64 stack; /* key in `stacks` */
+	__u64 size;  /* bytes asked for */
+	__u32 epoch;
+	__u32 pad;
+};
+
+struct pending_call {
+	__u64 stack;
+	__u64 size;
+	__u64 pointer;	       /* realloc: the old block; posix_memalign: where the result goes */
+	struct live_block old; /* the block that realloc took out, if has_old */
+	__u32 epoch;
+	__u8 sampled;
+	__u8 has_old;
+	__u8 pad[2];
+};
+
+/* Allocations of one stack in one size class. */
+struct count_key {
+	__u64 stack;
+	__u32 size_class;
+	__u16 target;
+	__u16 epoch;
+};
+
+struct count {
+	__u64 alloc_objects;
+	__u64 alloc_bytes;
+	__u64 free_objects;
+	__u64 free_bytes;
+};
+
+/* A return address inside the allocator, from the instruction that carries the breakpoint. */
+struct nested_key {
+	__s64 from_site; /* return address - address of the probe site: the same under any ASLR base */
+	__u64 target;
+};
+
+/*
+ * Size classes: exact up to 127 bytes, then 64 to an octave, so that none is wider than 1/64 of its
+ * sizes: weights may be taken at the class's mean size.
+ */
+static inline __u32 size_class(__u64 size)
+{
+	__u32 shift = 0;
+
+	for (__u32 step = 32; step; step >>= 1) {
+		if (size >> (shift + step) >= 64)
+			shift += step;
+	}
+	return shift * 64 + (__u32)(size >> shift);
+}
+
+_Static_assert(sizeof(struct target) == 16, "ABI");
+_Static_assert(sizeof(struct stack) == 8 + 8 * MAX_FRAMES, "ABI");
+_Static_assert(sizeof(struct pending_key) == 16, "ABI");
+_Static_assert(sizeof(struct live_key) == 16, "ABI");
+_Static_assert(sizeof(struct live_block) == 24, "ABI");
+_Static_assert(sizeof(struct pending_call) == 56, "ABI");
+_Static_assert(sizeof(struct count_key) == 16, "ABI");
+_Static_assert(sizeof(struct count) == 32, "ABI");
+_Static_assert(sizeof(struct nested_key) == 16, "ABI");
+
+#endif

@@ -1,0 +1,119 @@
+"""Targets that jump, throw, fork and execute: they live, and what cannot be known is a named loss."""
+
+import os
+import signal
+import unittest
+
+from lib import OK, TARGETS, Case, kernel_version, parse_books, wait_for
+
+ABANDONED = "call left by a jump, never returned"
+IN_FLIGHT = "call not finished at the end"
+
+KINDS = [
+    kind
+    for kind, since in (("session", (6, 13)), ("multi", (6, 10)), ("perf", (6, 1)))
+    if kernel_version() >= since
+]
+
+
+class Hazards(Case):
+    def assert_ends_well(self, target):
+        target.signal(signal.SIGTERM)
+        self.assertEqual(target.wait(), 0, target.describe())
+
+    def grows(self, target, word, by):
+        """Lets the target run until its counter has grown."""
+        first = target.ask_count(word)
+        wait_for(lambda: target.ask_count(word) >= first + by, f"{word} to grow by {by}")
+
+    def test_exceptions_pass_through_probed_calls(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.target("throws")
+                profile, _, _ = self.record(
+                    target, "-s", "1", "--attach", kind, work=lambda: self.grows(target, "caught", 500)
+                )
+                self.assert_books_balance(profile)
+                sites = profile.sites()
+                self.assertGreaterEqual(sites["calm"][0], 500)
+                self.assertLessEqual(sites["calm"][2], 1)
+                self.assertNotIn("throw", sites)
+                self.assertGreaterEqual(profile.counter("sampled calls that allocated nothing"), 500)
+                self.assert_ends_well(target)
+
+    def test_calls_left_by_a_jump_are_counted_as_lost(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.target("longjmp", "crash", "300")
+                profile, books, _ = self.record(target, "-s", "1", "--attach", kind)
+                self.assert_books_balance(profile)
+                self.assert_books(profile, books)
+                losses = profile.losses()
+                self.assertEqual(losses[ABANDONED] + losses[IN_FLIGHT], 300, losses)
+                self.assertEqual(sum(losses.values()), 300, losses)
+                self.assertNotIn("wild", profile.sites())
+                target.say()
+                self.assertEqual(target.wait(), 0, target.describe())
+
+    @unittest.skipUnless(os.uname().machine == "x86_64", "knows x86-64's malloc only")
+    def test_jumps_out_of_signal_handlers_inside_malloc_do_no_harm(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.target("longjmp", "timer")
+                profile, _, _ = self.record(
+                    target, "-s", "1", "--attach", kind, work=lambda: self.grows(target, "abandoned", 100)
+                )
+                self.assert_books_balance(profile)
+                # A handler that is entered before the probe is hit leaves nothing to be lost.
+                losses = profile.losses()
+                self.assertEqual(
+                    {name for name, count in losses.items() if count} - {ABANDONED, IN_FLIGHT}, set()
+                )
+                self.assertGreater(losses[ABANDONED], 0)
+                interrupted = profile.sites()["interrupted"]
+                self.assertLessEqual(interrupted[2], 1, interrupted)
+                self.assert_ends_well(target)
+
+    def test_program_that_executes_another_goes_on(self):
+        target = self.target("exec_self", f"{TARGETS}/ledger", "--rounds", "20")
+
+        def work():
+            target.say()
+            self.assertTrue(target.next_line("ready again").startswith("ready"))
+            target.say()
+            return parse_books(target.next_line("the books"))
+
+        profile, books, _ = self.record(target, "-s", "1", work=work)
+        self.assert_books_balance(profile)
+        # What the program before had is gone with it.
+        before = profile.sites()["before_exec"]
+        self.assertEqual(before, (100, 100000, 0, 0))
+        self.assert_books(profile, books)
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+
+    def test_program_that_executes_one_without_an_allocator_goes_on(self):
+        target = self.target("exec_self", f"{TARGETS}/static_no_malloc")
+
+        def work():
+            target.say()
+            self.assertEqual(target.next_line(), "ready")
+
+        profile, _, _ = self.record(target, "-s", "1", work=work)
+        self.assertEqual(profile.sites()["before_exec"], (100, 100000, 0, 0))
+        target.process.stdin.close()
+        self.assertEqual(target.wait(), 0, target.describe())
+
+    def test_parent_of_many_children_goes_on(self):
+        target = self.target("forker")
+        tracer = self.tracer("-v", "-p", target.pid, "-s", "1", "-o", self.path("p.pb.gz"))
+        tracer.wait_recording()
+        books = target.work()
+        self.assertEqual(books["parent"][0], 500)
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,64 @@
+/*
+ * throws: asks operator new for more than there is, over and over, and catches what it throws. An
+ * exception that meets a hijacked return address ends a process: this one must live.
+ *
+ * Says "ready PID". SIGUSR1 prints "caught N"; SIGTERM prints the last one and ends with 0.
+ */
+#include "target.h"
+
+#include <csignal>
+#include <new>
+
+static volatile sig_atomic_t asked, stop;
+
+static void on_signal(int signal)
+{
+	if (signal == SIGTERM)
+		stop = 1;
+	else
+		asked = 1;
+}
+
+extern "C" NAMED_SITE void *path_throw(size_t size)
+{
+	return operator new(size);
+}
+
+extern "C" NAMED_SITE void *path_throw_array(size_t size)
+{
+	return operator new[](size);
+}
+
+extern "C" NAMED_SITE void *path_calm(size_t size)
+{
+	return operator new(size);
+}
+
+int main()
+{
+	unsigned long caught = 0, expected = 0;
+	size_t huge = ~0ul / 4;
+
+	signal(SIGTERM, on_signal);
+	signal(SIGUSR1, on_signal);
+	target_ready();
+	while (!stop) {
+		void *calm = path_calm(100);
+
+		expected++;
+		try {
+			expected % 2 ? path_throw(huge) : path_throw_array(huge);
+		} catch (const std::bad_alloc &) {
+			caught++;
+		}
+		operator delete(calm);
+		if (caught != expected)
+			target_die("an exception was lost\n");
+		if (asked) {
+			asked = 0;
+			target_say("caught %lu\n", caught);
+		}
+	}
+	target_say("caught %lu\n", caught);
+	return 0;
+}

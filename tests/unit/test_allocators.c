@@ -1,0 +1,792 @@
+/*
+ * What allocator_find() says about real files: this machine's libc, static programs, and small
+ * libraries that are compiled here so that the answer is known. The other source is binutils: nm
+ * for addresses, objdump for the instructions.
+ */
+#include "binary/allocators.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <gnu/libc-version.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[] = "/tmp/test_allocators.XXXXXX";
+
+/* --- binutils ------------------------------------------------------------------------------------
+ */
+
+struct line {
+	uint64_t address;
+	char mnemonic[16];
+	uint64_t target; /* of a direct branch; 0: none */
+};
+
+struct listing {
+	struct line *lines; /* owned; in order of address */
+	size_t count;
+};
+
+static FILE *run(const char *format, const char *argument)
+{
+	char command[1024];
+	FILE *pipe;
+
+	snprintf(command, sizeof(command), format, argument);
+	pipe = popen(command, "r");
+	assert_non_null(pipe);
+	return pipe;
+}
+
+/* "  98930:	push   %r12" or "  9945b:	call   98930 <malloc>" */
+static bool parse_line(char *text, struct line *line)
+{
+	char *end, *operand;
+
+	*line = (struct line){0};
+	line->address = strtoull(text, &end, 16);
+	if (end == text || *end != ':' || end[1] != '\t')
+		return false;
+	end += 2;
+	/* Prefixes stand before the mnemonic. */
+	while (!strncmp(end, "bnd ", 4) || !strncmp(end, "notrack ", 8))
+		end = strchr(end, ' ') + 1;
+	operand = end + strcspn(end, " \n");
+	snprintf(line->mnemonic, sizeof(line->mnemonic), "%.*s", (int)(operand - end), end);
+	operand += strspn(operand, " ");
+	if (line->mnemonic[0] == 'j' || !strcmp(line->mnemonic, "call")) {
+		char *after;
+
+		line->target = strtoull(operand, &after, 16);
+		if (after == operand || (*after != ' ' && *after != '\n'))
+			line->target = 0;
+	}
+	return true;
+}
+
+static struct listing disassemble(const char *path)
+{
+	FILE *pipe = run("objdump -d --no-show-raw-insn '%s'", path);
+	struct listing listing = {0};
+	size_t capacity = 0;
+	char text[1024];
+
+	while (fgets(text, sizeof(text), pipe)) {
+		struct line line;
+
+		if (!parse_line(text, &line))
+			continue;
+		if (listing.count == capacity) {
+			capacity = capacity ? capacity * 2 : 4096;
+			listing.lines = realloc(listing.lines, capacity * sizeof(line));
+			assert_non_null(listing.lines);
+		}
+		listing.lines[listing.count++] = line;
+	}
+	assert_int_equal(pclose(pipe), 0);
+	assert_true(listing.count > 0);
+	return listing;
+}
+
+static void listing_free(struct listing *listing)
+{
+	free(listing->lines);
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+	const struct line *x = a, *y = b;
+
+	return (x->address > y->address) - (x->address < y->address);
+}
+
+static const struct line *line_at(const struct listing *listing, uint64_t address)
+{
+	struct line key = {.address = address};
+
+	return bsearch(&key, listing->lines, listing->count, sizeof(key), compare_lines);
+}
+
+/* The address and size of a function by nm; false where it has none. */
+static bool nm_lookup(const char *path, bool dynamic, const char *name, uint64_t *vaddr,
+		      uint64_t *size)
+{
+	FILE *pipe = run(dynamic ? "nm -D -S '%s' 2>/dev/null" : "nm -S '%s' 2>/dev/null", path);
+	char text[4096], found[1024], type;
+	uint64_t address, bytes;
+	bool is_found = false;
+
+	while (fgets(text, sizeof(text), pipe)) {
+		if (sscanf(text, "%lx %lx %c %1023s", &address, &bytes, &type, found) != 4 ||
+		    !strchr("TtWi", type))
+			continue;
+		found[strcspn(found, "@")] = 0;
+		if (!is_found && !strcmp(found, name)) {
+			*vaddr = address;
+			*size = bytes;
+			is_found = true;
+		}
+	}
+	pclose(pipe);
+	return is_found;
+}
+
+/* --- what is tested ------------------------------------------------------------------------------
+ */
+
+static int find(const char *path, struct allocator **out)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+	struct image *image;
+
+	assert_true(fd >= 0);
+	assert_int_equal(image_open(fd, path, &image), 0);
+	err = allocator_find(image, out);
+	image_free(image);
+	return err;
+}
+
+static const struct allocator_function *function_named(const struct allocator *allocator,
+						       const char *name)
+{
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		if (!strcmp(allocator->functions[i].name, name))
+			return &allocator->functions[i];
+	}
+	return NULL;
+}
+
+static bool allocates_at(const struct allocator *allocator, uint64_t vaddr)
+{
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		if (allocator->functions[i].vaddr == vaddr)
+			return allocator->functions[i].shape != SHAPE_FREE;
+	}
+	return false;
+}
+
+static bool nests_at(const struct allocator *allocator, uint64_t address)
+{
+	for (size_t i = 0; i < allocator->nested_return_count; i++) {
+		if (allocator->nested_returns[i] == address)
+			return true;
+	}
+	return false;
+}
+
+static bool kernel_emulates(const char *mnemonic)
+{
+	return !strcmp(mnemonic, "push") || !strcmp(mnemonic, "nop") || !strcmp(mnemonic, "call") ||
+	       (mnemonic[0] == 'j' && strcmp(mnemonic, "jrcxz") != 0);
+}
+
+/* Each function against nm, each site against objdump. */
+static void check_functions(const char *path, bool dynamic, const struct listing *listing,
+			    const struct allocator *allocator)
+{
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+		const struct line *site = line_at(listing, function->site);
+		uint64_t vaddr = 0, size = 0;
+
+		assert_true(nm_lookup(path, dynamic, function->name, &vaddr, &size));
+		assert_int_equal(function->vaddr, vaddr);
+		assert_int_equal(function->size, size);
+		assert_non_null(site);
+		assert_true(function->site >= vaddr && function->site < vaddr + size);
+		assert_int_equal(function->emulated, kernel_emulates(site->mnemonic));
+		/* Nothing before the site leaves the straight line. */
+		for (const struct line *line = line_at(listing, vaddr); line < site; line++)
+			assert_false(kernel_emulates(line->mnemonic));
+		assert_true(function->emulated || function->site == vaddr);
+		for (size_t j = 0; j < i; j++)
+			assert_int_not_equal(function->vaddr, allocator->functions[j].vaddr);
+	}
+}
+
+/*
+ * Each nested return is the address behind a call; and each direct call or jump that objdump shows
+ * from one allocating function to another is known.
+ */
+static void check_nesting(const struct listing *listing, const struct allocator *allocator)
+{
+	for (size_t i = 0; i < allocator->nested_return_count; i++) {
+		const struct line *line = line_at(listing, allocator->nested_returns[i]);
+
+		assert_non_null(line);
+		assert_true(line > listing->lines);
+		assert_string_equal(line[-1].mnemonic, "call");
+		assert_true(i == 0 ||
+			    allocator->nested_returns[i - 1] < allocator->nested_returns[i]);
+	}
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+		const struct line *end = listing->lines + listing->count;
+
+		for (const struct line *line = line_at(listing, function->vaddr);
+		     line < end && line->address < function->vaddr + function->size; line++) {
+			if (function->shape == SHAPE_FREE || !allocates_at(allocator, line->target))
+				continue;
+			if (line->mnemonic[0] == 'j')
+				assert_true(function->tail_calls_allocator);
+			else
+				assert_true(nests_at(allocator, line[1].address));
+		}
+	}
+}
+
+/* Every name of the family that nm knows is probed, if only under another name of its address. */
+static void check_complete(const char *path, bool dynamic, const struct allocator *allocator)
+{
+	static const char *const names[] = {"malloc",	      "calloc", "realloc", "aligned_alloc",
+					    "memalign",	      "valloc", "pvalloc", "free",
+					    "posix_memalign", "cfree"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		uint64_t vaddr, size;
+		bool is_probed = false;
+
+		if (!nm_lookup(path, dynamic, names[i], &vaddr, &size))
+			continue;
+		for (size_t j = 0; j < allocator->function_count; j++)
+			is_probed |= allocator->functions[j].vaddr == vaddr;
+		assert_true(is_probed);
+	}
+}
+
+static void check_file(const char *path, bool dynamic, struct allocator **out)
+{
+	struct allocator *allocator = NULL;
+	struct listing listing;
+
+	assert_int_equal(find(path, &allocator), 0);
+	listing = disassemble(path);
+	assert_non_null(function_named(allocator, "malloc"));
+	assert_non_null(function_named(allocator, "free"));
+	check_functions(path, dynamic, &listing, allocator);
+	check_nesting(&listing, allocator);
+	check_complete(path, dynamic, allocator);
+	listing_free(&listing);
+	*out = allocator;
+}
+
+/* In glibc 2.36 as Debian 12 builds it; the static one is compiled a little differently. */
+static void check_glibc_2_36(const struct allocator *allocator)
+{
+	static const struct {
+		const char *name;
+		uint64_t site;
+		bool tail;
+	} expected[] = {
+		{"malloc", 0, false},	    {"calloc", 0, false},	  {"realloc", 0, true},
+		{"aligned_alloc", 7, true}, {"posix_memalign", 7, false}, {"valloc", 7, true},
+		{"pvalloc", 7, true},	    {"free", 3, false},
+	};
+	const struct allocator_function *realloc_fn = function_named(allocator, "realloc");
+	const struct allocator_function *posix_fn = function_named(allocator, "posix_memalign");
+	const uint64_t *nested = allocator->nested_returns;
+
+	assert_int_equal(allocator->function_count, 8);
+	for (size_t i = 0; i < 8; i++) {
+		const struct allocator_function *function =
+			function_named(allocator, expected[i].name);
+
+		assert_non_null(function);
+		assert_int_equal(function->site - function->vaddr, expected[i].site);
+		assert_true(function->emulated);
+		assert_int_equal(function->tail_calls_allocator, expected[i].tail);
+	}
+	assert_int_equal(allocator->nested_return_count, 3);
+	for (size_t i = 0; i < 2; i++)
+		assert_true(nested[i] - realloc_fn->vaddr < realloc_fn->size);
+	assert_true(nested[2] - posix_fn->vaddr < posix_fn->size);
+	assert_false(allocator->own_operator_new);
+}
+
+static void test_this_machines_libc(void **state)
+{
+	struct allocator *allocator;
+	Dl_info info;
+
+	(void)state;
+	assert_int_not_equal(dladdr((void *)getppid, &info), 0);
+	check_file(info.dli_fname, true, &allocator);
+	if (!strcmp(gnu_get_libc_version(), "2.36"))
+		check_glibc_2_36(allocator);
+	allocator_free(allocator);
+}
+
+/* --- files that are compiled here ----------------------------------------------------------------
+ */
+
+static void write_file(const char *name, const char *text)
+{
+	char path[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+/* Runs a command in the folder; true if it succeeded. */
+static bool in_folder(const char *command)
+{
+	char line[1024];
+
+	snprintf(line, sizeof(line), "cd %s && %s", folder, command);
+	return system(line) == 0;
+}
+
+static char *path_of(const char *name)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return path;
+}
+
+static void test_static_programs(void **state)
+{
+	static const char *const flags[] = {"-static", "-static-pie"};
+
+	(void)state;
+	write_file("static.c",
+		   "#include <stdlib.h>\nint main(void){free(calloc(3, 3));return 0;}\n");
+	for (size_t i = 0; i < 2; i++) {
+		struct allocator *allocator;
+		char command[128];
+
+		snprintf(command, sizeof(command), "gcc -O1 %s static.c -o static 2>/dev/null",
+			 flags[i]);
+		if (!in_folder(command))
+			skip(); /* no libc.a here */
+		check_file(path_of("static"), false, &allocator);
+		if (!strcmp(gnu_get_libc_version(), "2.36"))
+			check_glibc_2_36(allocator);
+		allocator_free(allocator);
+	}
+}
+
+/*
+ * Each function makes at most one call. Nested: the calls in calloc, posix_memalign (through a
+ * helper that jumps to malloc) and two (a helper's helper). Not nested: the other calls of these
+ * chains, and that of a stranger.
+ */
+static const char nesting_source[] =
+	"#include <stddef.h>\n"
+	"#define API __attribute__((noipa, visibility(\"default\")))\n"
+	"#define HELPER static __attribute__((noipa))\n"
+	"static char arena[1 << 20];\n"
+	"static size_t used;\n"
+	"API void *malloc(size_t n)\n"
+	"{ size_t at = used; used += n; return at < sizeof(arena) ? arena + at : 0; }\n"
+	"API void free(void *p) { if (p) used--; }\n"
+	"API void *calloc(size_t n, size_t m) { char *p = malloc(n * m); if (p) *p = 0; return p; "
+	"}\n"
+	"API void *realloc(void *p, size_t n) { if (!p) return malloc(n); used += n; return p; }\n"
+	"HELPER void *jumps(size_t n) { used++; return malloc(n); }\n"
+	"API int posix_memalign(void **out, size_t a, size_t n)\n"
+	"{ void *p = jumps(n + a); if (!p) return 12; *out = p; return 0; }\n"
+	"HELPER void *two(size_t n) { char *p = malloc(n); if (p) *p = 1; return p; }\n"
+	"HELPER void *one(size_t n) { char *p = two(n + 1); if (p) *p = 2; return p; }\n"
+	"API void *memalign(size_t a, size_t n) { char *p = one(n + a); if (p) *p = 3; return p; "
+	"}\n"
+	"API void *aligned_alloc(size_t a, size_t n) { return memalign(a, n + 1); }\n"
+	"API void *stranger(size_t n) { char *p = malloc(n); if (p) *p = 4; return p; }\n"
+	"API void *_Znwm(size_t n) { return stranger(n + 1); }\n";
+
+/* The address behind the only call in a function. */
+static uint64_t return_in(const char *path, const struct listing *listing, const char *name)
+{
+	const struct line *end = listing->lines + listing->count;
+	uint64_t vaddr = 0, size = 0, found = 0;
+
+	assert_true(nm_lookup(path, false, name, &vaddr, &size));
+	for (const struct line *line = line_at(listing, vaddr);
+	     line < end && line->address < vaddr + size; line++) {
+		if (strcmp(line->mnemonic, "call") != 0)
+			continue;
+		assert_int_equal(found, 0);
+		found = line[1].address;
+	}
+	assert_int_not_equal(found, 0);
+	return found;
+}
+
+static void check_nesting_library(const char *path, const struct listing *listing,
+				  const char *unstripped)
+{
+	struct allocator *allocator;
+
+	assert_int_equal(find(path, &allocator), 0);
+	assert_int_equal(allocator->function_count, 7);
+	assert_true(nests_at(allocator, return_in(unstripped, listing, "calloc")));
+	assert_true(nests_at(allocator, return_in(unstripped, listing, "posix_memalign")));
+	assert_true(nests_at(allocator, return_in(unstripped, listing, "two")));
+	assert_int_equal(allocator->nested_return_count, 3);
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const char *name = allocator->functions[i].name;
+
+		assert_int_equal(allocator->functions[i].tail_calls_allocator,
+				 !strcmp(name, "realloc") || !strcmp(name, "aligned_alloc"));
+	}
+	assert_true(allocator->own_operator_new);
+	allocator_free(allocator);
+}
+
+/* Called directly, through a PLT, through the GOT; with symbols, with unwind tables only, with
+ * neither. */
+static void test_nested_calls_of_a_library(void **state)
+{
+	static const char *const linkings[] = {"-Wl,-Bsymbolic", "-Wl,-z,lazy", "-fno-plt",
+					       "-fcf-protection -Wl,-z,ibtplt"};
+	static const char *const unwindings[] = {"-fasynchronous-unwind-tables",
+						 "-fno-asynchronous-unwind-tables"};
+
+	(void)state;
+	write_file("nesting.c", nesting_source);
+	for (size_t i = 0; i < 8; i++) {
+		const char *full = "nesting.so";
+		struct listing listing;
+		char command[512], path[256];
+
+		snprintf(command, sizeof(command),
+			 "gcc -O2 -fno-builtin -fPIC -shared -nostdlib -fvisibility=hidden %s %s"
+			 " nesting.c -o nesting.so && strip nesting.so -o stripped.so",
+			 linkings[i / 2], unwindings[i % 2]);
+		assert_true(in_folder(command));
+		snprintf(path, sizeof(path), "%s", path_of(full));
+		listing = disassemble(path);
+		check_nesting_library(path, &listing, path);
+		check_nesting_library(path_of("stripped.so"), &listing, path);
+		listing_free(&listing);
+	}
+}
+
+/* Builds an assembly text into a shared library. */
+static const char *assemble(const char *text)
+{
+	write_file("code.s", text);
+	assert_true(in_folder("gcc -shared -nostdlib code.s -o code.so"));
+	return path_of("code.so");
+}
+
+#define FUNCTION(name) ".globl " name "\n.type " name ",@function\n" name ":\n"
+#define END(name)      ".size " name ",.-" name "\n"
+#define PLAIN(name)    FUNCTION(name) "ret\n" END(name)
+
+/* The path to the site is within a loop whose end is in the function's cold part. */
+static void test_a_cold_part_that_jumps_back(void **state)
+{
+	const struct allocator_function *function;
+	struct allocator *allocator;
+
+	(void)state;
+	assert_int_equal(
+		find(
+			assemble(".text\n" FUNCTION(
+				"malloc") "mov %rdi, %rax\n1: test %rax, %rax\njs 2f\nret\n" END("m"
+												 "a"
+												 "l"
+												 "l"
+												 "o"
+												 "c")
+					 FUNCTION("free") "mov %rdi, %rax\n3: test %rax, %rax\njs "
+							  "4f\nret\n" END("free") FUNCTION("calloc") "mov %rdi, %rax\ntest %rax, %rax\njs 5f\n6: ret\n" END(
+								  "calloc") ".type "
+									    "malloc.cold,@"
+									    "function\nmalloc.cold:"
+									    " 2: mov $1, %eax\njmp "
+									    "1b\n" END("malloc."
+										       "cold") ".ty"
+											       "pe "
+											       "fre"
+											       "e."
+											       "col"
+											       "d,@"
+											       "fun"
+											       "cti"
+											       "on"
+											       "\nf"
+											       "ree"
+											       ".co"
+											       "ld:"
+											       " 4:"
+											       " mo"
+											       "v "
+											       "$1,"
+											       " %"
+											       "eax"
+											       "\nj"
+											       "mp "
+											       "3b"
+											       "\n" END("free.cold") ".type calloc.cold,@function\ncalloc.cold: 5: mov $1, %eax\njmp 6b\n" END("calloc.cold")),
+			&allocator),
+		0);
+	for (size_t i = 0; i < 2; i++) {
+		function = function_named(allocator, i ? "free" : "malloc");
+		assert_int_equal(function->site, function->vaddr);
+		assert_false(function->emulated);
+		assert_int_equal(function->site_offset - function->site,
+				 function_named(allocator, "calloc")->site_offset -
+					 function_named(allocator, "calloc")->site);
+	}
+	function = function_named(allocator, "calloc");
+	assert_int_equal(function->site, function->vaddr + 6);
+	assert_true(function->emulated);
+	assert_false(function->tail_calls_allocator);
+	allocator_free(allocator);
+}
+
+/* A cold part is the function itself: what it calls nests, and so do its tail jumps. */
+static void test_a_cold_part_that_allocates(void **state)
+{
+	struct allocator *allocator;
+	struct listing listing;
+	const char *path;
+
+	(void)state;
+	path = assemble(".text\n" PLAIN("malloc") PLAIN("free") FUNCTION(
+		"calloc") "test %rdi, %rdi\nje 1f\nret\n" END("calloc")
+				FUNCTION("realloc") "test %rdi, %rdi\nje 2f\nret\n" END(
+					"realloc") ".type calloc.cold,@function\ncalloc.cold: 1: "
+						   "push %rbx\ncall malloc@PLT\npop "
+						   "%rbx\nret\n" END("calloc.cold") ".type "
+										    "realloc.cold,@"
+										    "function\nreal"
+										    "loc.cold: "
+										    "nop\n2: jmp "
+										    "malloc@"
+										    "PLT\n" END("re"
+												"al"
+												"lo"
+												"c."
+												"co"
+												"l"
+												"d"));
+	assert_int_equal(find(path, &allocator), 0);
+	listing = disassemble(path);
+	assert_int_equal(allocator->nested_return_count, 1);
+	assert_int_equal(allocator->nested_returns[0], return_in(path, &listing, "calloc.cold"));
+	assert_true(function_named(allocator, "realloc")->tail_calls_allocator);
+	assert_false(function_named(allocator, "calloc")->tail_calls_allocator);
+	listing_free(&listing);
+	allocator_free(allocator);
+}
+
+/* Recursion: a call of oneself nests, a jump to one's own entry is a tail call; helpers in a circle
+ * end. */
+static void test_recursion(void **state)
+{
+	struct allocator *allocator;
+	struct listing listing;
+	const char *path;
+
+	(void)state;
+	path = assemble(
+		".text\n" PLAIN("malloc") PLAIN("free") FUNCTION(
+			"calloc") "push %rbx\ncall calloc@PLT\npop %rbx\nret\n" END("calloc")
+			FUNCTION("realloc") "test %rdi, %rdi\nje realloc@PLT\nret\n" END(
+				"realloc") FUNCTION("memalign") "jmp ping@PLT\n" END("memalign")
+				FUNCTION("ping") "push %rbx\ncall pong@PLT\npop %rbx\njmp "
+						 "pong@PLT\n" END("ping") FUNCTION(
+							 "pong") "test %rdi, %rdi\nje 1f\njmp "
+								 "ping@PLT\n1: jmp "
+								 "malloc@PLT\n" END("pong"));
+	assert_int_equal(find(path, &allocator), 0);
+	listing = disassemble(path);
+	assert_int_equal(allocator->nested_return_count, 2);
+	assert_int_equal(allocator->nested_returns[0], return_in(path, &listing, "calloc"));
+	assert_int_equal(allocator->nested_returns[1], return_in(path, &listing, "ping"));
+	assert_true(function_named(allocator, "realloc")->tail_calls_allocator);
+	assert_true(function_named(allocator, "memalign")->tail_calls_allocator);
+	assert_false(function_named(allocator, "calloc")->tail_calls_allocator);
+	listing_free(&listing);
+	allocator_free(allocator);
+}
+
+/* Without a size in the symbol the unwind table bounds the function; without either only the entry
+ * is safe. */
+static void test_functions_without_a_size(void **state)
+{
+	const struct allocator_function *function;
+	struct allocator *allocator;
+
+	(void)state;
+	assert_int_equal(
+		find(assemble(
+			     ".text\n" FUNCTION("malloc") ".cfi_startproc\ntest %rdi, %rdi\njs "
+							  "1f\n1: ret\n.cfi_endproc\n" FUNCTION("ca"
+												"ll"
+												"o"
+												"c") "test %rdi, %rdi\njs 1f\n1: ret\n" FUNCTION(
+								  "free") ".cfi_startproc\ntest "
+									  "%rdi, %rdi\nje 1f\n1: "
+									  "ret\n.cfi_"
+									  "endproc\n" FUNCTION("las"
+											       "t") ".cfi_startproc\nret\n.cfi_endproc\n" END("last")),
+		     &allocator),
+		0);
+	function = function_named(allocator, "malloc");
+	assert_int_equal(function->site, function->vaddr + 3);
+	assert_true(function->emulated && function->size >= 6);
+	function = function_named(allocator, "calloc");
+	assert_int_equal(function->site, function->vaddr);
+	assert_true(!function->emulated && function->size == 0);
+	function = function_named(allocator, "free");
+	assert_int_equal(function->site, function->vaddr + 3);
+	allocator_free(allocator);
+}
+
+static void test_aliases_are_one_function(void **state)
+{
+	struct allocator *allocator;
+
+	(void)state;
+	assert_int_equal(
+		find(assemble(".text\n" FUNCTION("__libc_malloc") FUNCTION("malloc") "ret\n" END(
+			     "malloc") FUNCTION("cfree") FUNCTION("free") "ret\n" END("free")
+				      FUNCTION("memalign")
+					      FUNCTION("aligned_alloc") "ret\n" END("memalign")),
+		     &allocator),
+		0);
+	assert_int_equal(allocator->function_count, 3);
+	assert_non_null(function_named(allocator, "malloc"));
+	assert_non_null(function_named(allocator, "free"));
+	assert_non_null(function_named(allocator, "aligned_alloc"));
+	allocator_free(allocator);
+}
+
+static void test_images_that_are_no_allocator(void **state)
+{
+	static const char *const texts[] = {
+		/* half an allocator */
+		".text\n" PLAIN("malloc"),
+		".text\n" PLAIN("free"),
+		".text\n" PLAIN("xmalloc") PLAIN("xfree"),
+		/* glibc's dynamic linker */
+		".text\n" PLAIN("malloc") PLAIN("free") ".data\n.globl _rtld_global\n"
+							".type _rtld_global,@object\n_rtld_global: "
+							".quad 0\n.size _rtld_global,8\n",
+		/* resolvers, not functions */
+		".text\n.globl malloc\n.type malloc,@gnu_indirect_function\nmalloc: ret\n" END(
+			"malloc") PLAIN("free"),
+		/* no code there */
+		".data\n" PLAIN("malloc") PLAIN("free"),
+		/* bytes that are no instruction */
+		".text\n" FUNCTION("malloc") ".byte 6\n" END("malloc") PLAIN("free"),
+		/* wanted from elsewhere */
+		".text\n" FUNCTION("f") "call malloc@PLT\njmp free@PLT\n" END("f"),
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+		struct allocator *allocator = NULL;
+		int err = find(assemble(texts[i]), &allocator);
+
+		if (err != -ENOENT || allocator)
+			fail_msg("text %zu: %d", i, err);
+	}
+	/* The same as the linker's without its mark is one. */
+	struct allocator *allocator = NULL;
+
+	assert_int_equal(find(assemble(".text\n" PLAIN("malloc") PLAIN("free") PLAIN("_dl_open")),
+			      &allocator),
+			 0);
+	allocator_free(allocator);
+	allocator_free(NULL);
+}
+
+/* Damage anywhere in the file: any answer but a crash. */
+static void test_damaged_files(void **state)
+{
+	uint8_t *bytes = NULL;
+	uint64_t seed = 88172645463325252;
+	long size;
+	FILE *file;
+
+	(void)state;
+	write_file("nesting.c", nesting_source);
+	assert_true(
+		in_folder("gcc -O2 -fno-builtin -fPIC -shared -nostdlib nesting.c -o whole.so"));
+	file = fopen(path_of("whole.so"), "r");
+	assert_non_null(file);
+	assert_int_equal(fseek(file, 0, SEEK_END), 0);
+	size = ftell(file);
+	rewind(file);
+	bytes = malloc((size_t)size);
+	assert_non_null(bytes);
+	assert_int_equal(fread(bytes, 1, (size_t)size, file), size);
+	fclose(file);
+	for (int round = 0; round < 2000; round++) {
+		int fd = open(path_of("damaged.so"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		struct allocator *allocator = NULL;
+		struct image *image;
+
+		assert_true(fd >= 0);
+		assert_int_equal(write(fd, bytes, (size_t)size), size);
+		for (int i = 0; i < 8; i++) {
+			uint8_t byte;
+
+			seed ^= seed << 13;
+			seed ^= seed >> 7;
+			seed ^= seed << 17;
+			byte = (uint8_t)(seed >> 56);
+			/* Not the identification, which is refused at once. */
+			assert_int_equal(
+				pwrite(fd, &byte, 1, 16 + (off_t)(seed % (uint64_t)(size - 16))),
+				1);
+		}
+		if (!image_open(fd, "damaged", &image)) {
+			if (!allocator_find(image, &allocator))
+				allocator_free(allocator);
+			image_free(image);
+		}
+	}
+	free(bytes);
+}
+
+static int make_folder(void **state)
+{
+	(void)state;
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+	char command[64];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_this_machines_libc),
+		cmocka_unit_test(test_static_programs),
+		cmocka_unit_test(test_nested_calls_of_a_library),
+		cmocka_unit_test(test_a_cold_part_that_jumps_back),
+		cmocka_unit_test(test_a_cold_part_that_allocates),
+		cmocka_unit_test(test_recursion),
+		cmocka_unit_test(test_functions_without_a_size),
+		cmocka_unit_test(test_aliases_are_one_function),
+		cmocka_unit_test(test_images_that_are_no_allocator),
+		cmocka_unit_test(test_damaged_files),
+	};
+
+	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

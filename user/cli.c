@@ -1,0 +1,264 @@
+#include "cli.h"
+
+#include "util/units.h"
+#include "util/vec.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_PERIOD (512 * 1024)
+#define DEFAULT_TOP    10
+
+/* Options without a letter. */
+enum {
+	OPTION_ATTACH = 256,
+	OPTION_MAX_LIVE,
+	OPTION_MAX_STACKS,
+	OPTION_NO_DEMANGLE,
+};
+
+static const struct argp_option options[] = {
+	{NULL, 0, NULL, 0, "What to trace:", 1},
+	{"pid", 'p', "PID[,PID...]", 0, "Trace these processes; may be repeated", 0},
+	{"duration", 'd', "TIME", 0,
+	 "Stop after TIME: 60 or 60s, 500ms, 5m, 1h (default: when the process ends, or at Ctrl-C)", 0},
+	{"sample-bytes", 's', "SIZE", 0,
+	 "Mean number of bytes between samples: 64KiB, 1MiB (default: 512KiB). 1 records every "
+	 "allocation: figures are exact, the target slows down",
+	 0},
+	{NULL, 0, NULL, 0, "What to write:", 2},
+	{"output", 'o', "PATH", 0,
+	 "File, folder, or - for stdout; %p stands for the pid, %c for the command's name (default: "
+	 "alloctrace.%c.%p.pb.gz)",
+	 0},
+	{"format", 'f', "FORMAT", 0, "pprof (default), text or folded", 0},
+	{"top", 'T', "N", 0, "Sites in the summary (default: 10)", 0},
+	{"no-demangle", OPTION_NO_DEMANGLE, NULL, 0, "Leave C++ and Rust names as they are", 0},
+	{"quiet", 'q', NULL, 0, "No summary, no progress, no warnings", 0},
+	{"verbose", 'v', NULL, 0, "Tell what is done", 0},
+	{NULL, 0, NULL, 0, "Limits and mechanism:", 3},
+	{"max-live", OPTION_MAX_LIVE, "N", 0,
+	 "Sampled blocks that can be live at one time (default: 256Ki; 4Mi below 64KiB a sample)", 0},
+	{"max-stacks", OPTION_MAX_STACKS, "N", 0, "Different stacks (default: 64Ki)", 0},
+	{"attach", OPTION_ATTACH, "KIND", 0,
+	 "session, multi or perf (default: the first that the kernel has)", 0},
+	{NULL, 0, NULL, 0, "About alloctrace:", -1},
+	{"version", 'V', NULL, 0, "Print the version", 0},
+	{"help", 'h', NULL, 0, "Print this", 0},
+	{0},
+};
+
+static const char doc[] =
+	"Heap profiles of running processes, by sampling their allocations in the kernel."
+	"\v"
+	"  sudo alloctrace -p 4321 -d 60s      a process that runs\n"
+	"  sudo alloctrace -- ./server         a command, from its first allocation on\n"
+	"  go tool pprof -http=: alloctrace.server.4321.pb.gz\n"
+	"\n"
+	"Exit status: 0 recorded and written, 1 other failure, 2 usage, 3 not permitted, 4 no such "
+	"process, 5 nothing to record, 6 result not written, 7 kernel too old, 127 command not started, "
+	"130 interrupted twice.";
+
+/* One line, then the exit code: nothing of "Try --help", which argp would add. */
+#define usage_error(...)                                                                           \
+	({                                                                                         \
+		log_error(__VA_ARGS__);                                                            \
+		exit(EXIT_USAGE);                                                                  \
+		EINVAL;                                                                            \
+	})
+
+/* A whole number in [low, high]; nothing before or after it. */
+static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *out)
+{
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*out = strtoul(text, &end, 10);
+	return !errno && !*end && *out >= low && *out <= high;
+}
+
+static int add_pids(struct settings *settings, const char *list)
+{
+	char *copy = strdup(list), *rest = copy, *item;
+
+	if (!copy)
+		return ENOMEM;
+	while ((item = strsep(&rest, ","))) {
+		unsigned long pid;
+		bool known = false;
+
+		if (!parse_number(item, 1, INT_MAX, &pid))
+			usage_error("not a process id: '%s'", item);
+		vec_for_each(other, &settings->pids)
+			known |= *other == (pid_t)pid;
+		if (!known && vec_push(&settings->pids, (pid_t)pid))
+			exit(EXIT_OTHER);
+	}
+	free(copy);
+	if (settings->pids.count > MAX_TARGETS)
+		usage_error("more than %d processes", MAX_TARGETS);
+	return 0;
+}
+
+static int choose(const char *option, const char *text, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++) {
+		if (strcmp(text, names[i]) == 0)
+			return i;
+	}
+	return usage_error("%s: unknown: '%s'", option, text);
+}
+
+static int parse_limit(const char *option, const char *text, uint32_t *limit)
+{
+	unsigned long value;
+
+	if (!parse_number(text, 1, 1UL << 28, &value))
+		return usage_error("%s: not a number from 1 to %lu: '%s'", option, 1UL << 28, text);
+	*limit = (uint32_t)value;
+	return 0;
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state)
+{
+	static const char *const formats[] = {"pprof", "text", "folded"};
+	struct settings *settings = state->input;
+	unsigned long value;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		/* getopt says what is wrong in one line; argp's "Try --help" after it goes nowhere. */
+		state->err_stream = fopen("/dev/null", "w");
+		return 0;
+	case 'p':
+		return add_pids(settings, argument);
+	case 'd':
+		if (units_parse_duration(argument, &settings->duration))
+			return usage_error("not a time (60, 60s, 500ms, 5m, 1h): '%s'", argument);
+		return 0;
+	case 's':
+		if (units_parse_size(argument, &settings->period) || settings->period > 1ULL << 40)
+			return usage_error("not a size from 1 to 1TiB (512KiB, 1MiB): '%s'",
+					   argument);
+		return 0;
+	case 'o':
+		settings->output = argument;
+		return *argument ? 0 : usage_error("--output: empty");
+	case 'f':
+		settings->format = (enum output_format)choose("--format", argument, formats, 3);
+		return 0;
+	case 'T':
+		if (!parse_number(argument, 0, 1000000, &value))
+			return usage_error("--top: not a number: '%s'", argument);
+		settings->top = (unsigned int)value;
+		return 0;
+	case 'q':
+		settings->log_level = LOG_QUIET;
+		return 0;
+	case 'v':
+		settings->log_level = LOG_VERBOSE;
+		return 0;
+	case OPTION_ATTACH:
+		settings->attach = (enum tracer_kind)choose("--attach", argument,
+							    tracer_kind_names, TRACER_KINDS);
+		return 0;
+	case OPTION_MAX_LIVE:
+		return parse_limit("--max-live", argument, &settings->max_live);
+	case OPTION_MAX_STACKS:
+		return parse_limit("--max-stacks", argument, &settings->max_stacks);
+	case OPTION_NO_DEMANGLE:
+		settings->no_demangle = true;
+		return 0;
+	case 'V':
+		printf("alloctrace %s\n", ALLOCTRACE_VERSION);
+		exit(EXIT_OK);
+	case 'h':
+		argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
+		exit(EXIT_OK);
+	case ARGP_KEY_ARG:
+		if (!state->quoted || state->next - 1 < state->quoted)
+			return usage_error("unexpected '%s' (processes are given by -p, a command "
+					   "after --)",
+					   argument);
+		settings->command = &state->argv[state->next - 1];
+		state->next = state->argc;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* Who called sudo, and so owns what is written. */
+static void find_owner(struct output_owner *owner)
+{
+	const char *uid = getenv("SUDO_UID"), *gid = getenv("SUDO_GID");
+	unsigned long uid_value, gid_value;
+
+	if (geteuid() != 0 || !uid || !gid || !parse_number(uid, 0, UINT_MAX - 1, &uid_value) ||
+	    !parse_number(gid, 0, UINT_MAX - 1, &gid_value))
+		return;
+	*owner = (struct output_owner){.given = true, .uid = (uid_t)uid_value, .gid = (gid_t)gid_value};
+}
+
+static char *join(int argc, char **argv)
+{
+	char *line = NULL;
+	size_t size;
+	FILE *to = open_memstream(&line, &size);
+
+	if (!to)
+		return NULL;
+	for (int i = 0; i < argc; i++)
+		fprintf(to, "%s%s", i ? " " : "", argv[i]);
+	return fclose(to) ? NULL : line;
+}
+
+bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
+{
+	static const struct argp argp = {
+		.options = options,
+		.parser = parse_option,
+		.args_doc = "-p PID\n-- COMMAND [ARGUMENT...]",
+		.doc = doc,
+	};
+	error_t err;
+
+	*settings = (struct settings){
+		.period = DEFAULT_PERIOD,
+		.top = DEFAULT_TOP,
+		.log_level = LOG_NORMAL,
+		.attach = TRACER_AUTO,
+	};
+	argp_err_exit_status = EXIT_USAGE;
+	err = argp_parse(&argp, argc, argv, ARGP_IN_ORDER | ARGP_NO_HELP, NULL, settings);
+	*exit_code = EXIT_USAGE;
+	if (err) {
+		log_error("%s", strerror(err));
+		return false;
+	}
+	if (!settings->pids.count && !settings->command) {
+		log_error("nothing to trace: give -p PID or -- COMMAND (--help tells more)");
+		return false;
+	}
+	if (settings->pids.count && settings->command) {
+		log_error("give either -p PID or -- COMMAND");
+		return false;
+	}
+	find_owner(&settings->owner);
+	settings->command_line = join(argc, argv);
+	*exit_code = EXIT_OTHER;
+	return settings->command_line != NULL;
+}
+
+void settings_deinit(struct settings *settings)
+{
+	free(settings->pids.items);
+	free(settings->command_line);
+}

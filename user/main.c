@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
+/*
+ * alloctrace: heap profiles of running processes, by sampling their allocations in the kernel.
+ *
+ * Data flows one way, from a pid to a profile; a file knows only what stands above it in this list:
+ *
+ *   util/      bounded reads, growing arrays, units, messages
+ *   binary/    ELF files: image, which functions allocate, which instruction is probed, unwind tables
+ *   target/    processes: who they are and what they map (process), what happens to them (watch), a
+ *              command held until it can be traced (launch)
+ *   profile/   plain data and arithmetic: sites, weights and their errors, the gaps between samples
+ *   tracer/    the only code that touches BPF: load (tracer), links (attach), maps -> profile (readback)
+ *   symbol/    addresses -> names
+ *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
+ *   report.c   one target's recording -> profile, names, files
+ *   record.c   one recording: open, attach, wait, detach, report
+ *   cli.c      the command line
+ *
+ * The kernel side is in bpf/, what both sides share in include/.
+ */
+#include "cli.h"
+#include "record.h"
+
+int main(int argc, char **argv)
+{
+	struct settings settings;
+	int code;
+
+	if (cli_parse(argc, argv, &settings, &code)) {
+		log_set_level(settings.log_level);
+		code = record_run(&settings);
+	}
+	settings_deinit(&settings);
+	return code;
+}

@@ -1,0 +1,42 @@
+/*
+ * The frames of a site as a person reads them: with the calls that were inlined, and with a name
+ * for those that have none.
+ */
+#ifndef ALLOCTRACE_FRAME_H
+#define ALLOCTRACE_FRAME_H
+
+#include "profile/profile.h"
+
+#include <limits.h>
+
+/* "[", a file's last name, "]" */
+#define FRAME_STAND_IN_MAX (NAME_MAX + 3)
+
+struct frame {
+	const char *name; /* not escaped, never ""; in the profile, or in stand_in: not to be copied
+			     then */
+	const char *file; /* borrowed, "" where unknown */
+	uint32_t line;	  /* 0: unknown */
+	uint64_t offset;  /* of an unnamed frame, in its image's file; else 0 */
+	bool named;
+	char stand_in[FRAME_STAND_IN_MAX];
+};
+
+/* Frame 0 is the innermost: its position in a stack, and in the inlined calls at one address. */
+struct frame_cursor {
+	const struct profile *profile;
+	const struct profile_site *site;
+	size_t location, line;
+};
+
+/* The next frame outwards, or false. Start with location and line 0. */
+bool frame_next_outward(struct frame_cursor *cursor, struct frame *frame);
+
+/* The next frame inwards, or false. Start with frame_outermost(). */
+struct frame_cursor frame_outermost(const struct profile *profile, const struct profile_site *site);
+bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame);
+
+/* "[libfoo.so]" for code of which only its file is known, "[unknown]" for "". Never with < or >. */
+void frame_stand_in(const char *file, char name[FRAME_STAND_IN_MAX]);
+
+#endif

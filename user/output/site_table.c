@@ -1,0 +1,316 @@
+/*
+ * Three lines for a site: its figures; the function that allocates, with file and line; its
+ * callers.
+ *
+ * "The function that allocates" is the innermost named frame that is neither an allocator's own nor
+ * hands on what its language asks of it. Nameless frames inside of it are told ("through
+ * [libssl.so.3]"), because there it may be that code's memory.
+ */
+#include "output/site_table.h"
+
+#include "output/alloc_frames.h"
+#include "output/figure.h"
+#include "output/frame.h"
+#include "output/text.h"
+#include "util/cleanup.h"
+#include "util/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LINE_WIDTH   100
+#define INDENT	     "        "
+#define NAME_WIDTH   160 /* of the function that allocates */
+#define CALLER_WIDTH 40
+#define CALLERS_MAX  8
+
+static const struct {
+	enum profile_value value;
+	const char *heading;
+} columns[PROFILE_VALUES] = {
+	{PROFILE_INUSE_SPACE, "live bytes"},
+	{PROFILE_INUSE_OBJECTS, "live objects"},
+	{PROFILE_ALLOC_SPACE, "allocated bytes"},
+	{PROFILE_ALLOC_OBJECTS, "allocated objects"},
+};
+
+struct row {
+	char figures[PROFILE_VALUES][FIGURE_TEXT_MAX];
+};
+
+/* --- names ---------------------------------------------------------------------------------------
+ */
+
+/*
+ * A copy with "<..>" for template arguments: what tells two C++ frames apart is rarely in there.
+ * Names with an operator, in which such a sign need not be a bracket, are copied as they are; so
+ * are those whose brackets do not match, and those that begin with one: Rust's "<T as
+ * Trait>::method" is about T.
+ */
+static char *without_template_arguments(const char *name)
+{
+	size_t depth = 0;
+	char *copy, *to;
+
+	if (*name == '<' || strstr(name, "operator"))
+		return strdup(name);
+	/* At worst every "<>" becomes "<..>". */
+	copy = to = malloc(strlen(name) * 2 + 1);
+	if (!copy)
+		return NULL;
+	for (const char *at = name; *at; at++) {
+		if (*at == '>' && !depth--)
+			break;
+		if (!depth)
+			*to++ = *at;
+		if (*at == '<' && !depth++)
+			to = stpcpy(to, "..");
+	}
+	*to = '\0';
+	if (depth) { /* one too many of either */
+		free(copy);
+		return strdup(name);
+	}
+	return copy;
+}
+
+static bool is_inside_character(char byte)
+{
+	return (byte & 0xc0) == 0x80;
+}
+
+/* A copy of a name, made to fit: the end of it, which says most, and some of its beginning. */
+static char *shortened(const char *name, size_t width)
+{
+	char *copy = strlen(name) > width ? without_template_arguments(name) : strdup(name);
+	size_t length = copy ? strlen(copy) : 0;
+	size_t head = width / 3, tail = length - (width - head - 2);
+
+	if (length <= width)
+		return copy;
+	while (head && is_inside_character(copy[head]))
+		head--;
+	while (is_inside_character(copy[tail]))
+		tail++;
+	memcpy(copy + head, "..", 2);
+	memmove(copy + head + 2, copy + tail, length - tail + 1);
+	return copy;
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* --- a site's lines ------------------------------------------------------------------------------
+ */
+
+/* Puts the cursor behind the function that allocates. False: no frame has a name. */
+static bool find_allocating(struct frame_cursor *cursor, struct frame *frame)
+{
+	while (frame_next_outward(cursor, frame)) {
+		if (frame->named && !alloc_frames_plumbing(frame->name))
+			return true;
+	}
+	return false;
+}
+
+static void write_nameless(const struct frame *innermost, FILE *to)
+{
+	text_escape(to, innermost->name);
+	fprintf(to, "+0x%" PRIx64 "  (no symbols)\n", innermost->offset);
+}
+
+/* The second line. *cursor is left behind the frame that was named. */
+static int write_name(struct frame_cursor *cursor, FILE *to)
+{
+	CLEANUP(cleanup_free) char *name = NULL;
+	struct frame_cursor start = *cursor;
+	struct frame innermost, frame;
+
+	fputs(INDENT, to);
+	if (!frame_next_outward(&start, &innermost)) {
+		fputs("[no stack]\n", to);
+		return 0;
+	}
+	if (!find_allocating(cursor, &frame)) {
+		*cursor = start;
+		/* Plumbing alone is better than no name. */
+		if (!innermost.named) {
+			write_nameless(&innermost, to);
+			return 0;
+		}
+		frame = innermost;
+	}
+	name = shortened(frame.name, NAME_WIDTH);
+	if (!name)
+		return -ENOMEM;
+	text_escape(to, name);
+	if (*frame.file) {
+		fputs("  ", to);
+		text_escape(to, frame.file);
+		if (frame.line)
+			fprintf(to, ":%" PRIu32, frame.line);
+	}
+	if (!innermost.named) {
+		fputs("  (through ", to);
+		text_escape(to, innermost.name);
+		fputc(')', to);
+	}
+	fputc('\n', to);
+	return 0;
+}
+
+/* "handle_request server.c:310" */
+static int format_caller(const struct frame *frame, char **text)
+{
+	CLEANUP(cleanup_free) char *name = shortened(frame->name, CALLER_WIDTH);
+	int length;
+
+	if (!name)
+		return -ENOMEM;
+	if (*frame->file && frame->line)
+		length =
+			asprintf(text, "%s %s:%" PRIu32, name, base_name(frame->file), frame->line);
+	else
+		length = asprintf(text, "%s", name);
+	if (length < 0) {
+		*text = NULL; /* undefined after a failure */
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/* The third line: callers, as many as fit. */
+static int write_callers(struct frame_cursor *cursor, FILE *to)
+{
+	size_t width = strlen(INDENT), callers = 0;
+	struct frame frame;
+
+	while (frame_next_outward(cursor, &frame)) {
+		CLEANUP(cleanup_free) char *text = NULL;
+		int err = format_caller(&frame, &text);
+
+		if (err)
+			return err;
+		width += strlen(text) + 3;
+		if (callers && (width > LINE_WIDTH || callers == CALLERS_MAX)) {
+			fputs(" < ...", to);
+			break;
+		}
+		fputs(callers ? " < " : INDENT "< ", to);
+		text_escape(to, text);
+		callers++;
+	}
+	if (!cursor->site->complete && cursor->site->frame_count) {
+		fputs(callers ? " < (stack cut short)" : INDENT "< (stack cut short)", to);
+		callers++;
+	}
+	if (callers)
+		fputc('\n', to);
+	return 0;
+}
+
+/* --- the table -----------------------------------------------------------------------------------
+ */
+
+static void format_rows(const struct profile *profile, struct row *rows, size_t count,
+			int widths[PROFILE_VALUES])
+{
+	for (size_t c = 0; c < PROFILE_VALUES; c++)
+		widths[c] = (int)strlen(columns[c].heading);
+	for (size_t i = 0; i < count; i++) {
+		const struct profile_site *site = &profile->sites.items[i];
+
+		for (size_t c = 0; c < PROFILE_VALUES; c++) {
+			int width;
+
+			figure_format(profile, site->values, site->sums, columns[c].value,
+				      rows[i].figures[c]);
+			width = (int)strlen(rows[i].figures[c]);
+			if (width > widths[c])
+				widths[c] = width;
+		}
+	}
+}
+
+static void write_row(const struct profile *profile, size_t index, const struct row *row,
+		      const int widths[PROFILE_VALUES], FILE *to)
+{
+	double live = (double)profile->sites.items[index].sums[PROFILE_INUSE_SPACE];
+	double all = (double)profile->total_values[PROFILE_INUSE_SPACE];
+
+	fprintf(to, "%3zu %3.0f%%", index + 1, all > 0 ? 100 * live / all : 0);
+	for (size_t c = 0; c < PROFILE_VALUES; c++) {
+		int width = c + 1 < PROFILE_VALUES ? widths[c] : 0;
+
+		fprintf(to, "%s%-*s", c ? "  " : " ", width, row->figures[c]);
+	}
+	fputc('\n', to);
+}
+
+static void write_heading(const struct profile *profile, size_t shown,
+			  const int widths[PROFILE_VALUES], FILE *to)
+{
+	char all[UNITS_TEXT_MAX];
+
+	fprintf(to, "\nTOP %zu OF %s SITES BY LIVE BYTES (%s)\n", shown,
+		units_format_count((int64_t)profile->sites.count, all),
+		profile->info.period > 1 ? "estimates, 95 % interval in parentheses"
+					 : "every allocation counted");
+	fputs("  # live", to);
+	for (size_t c = 0; c < PROFILE_VALUES; c++) {
+		int width = c + 1 < PROFILE_VALUES ? widths[c] : 0;
+
+		fprintf(to, "%s%-*s", c ? "  " : " ", width, columns[c].heading);
+	}
+	fputc('\n', to);
+}
+
+static void write_rest(const struct profile *profile, size_t shown, FILE *to)
+{
+	char count[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX];
+	int64_t live = profile->total_values[PROFILE_INUSE_SPACE];
+
+	for (size_t i = 0; i < shown; i++)
+		live -= profile->sites.items[i].sums[PROFILE_INUSE_SPACE];
+	units_format_count((int64_t)(profile->sites.count - shown), count);
+	if (profile->sites.count == shown)
+		fputs("no more sites\n", to);
+	else
+		fprintf(to, "%s more site%s with %s live\n", count,
+			profile->sites.count - shown == 1 ? "" : "s",
+			units_format_size((double)live, size));
+}
+
+int site_table_write(const struct profile *profile, unsigned int top, FILE *to)
+{
+	size_t shown = top < profile->sites.count ? top : profile->sites.count;
+	CLEANUP(cleanup_free) struct row *rows = calloc(shown + 1, sizeof(*rows));
+	int widths[PROFILE_VALUES];
+	int err = 0;
+
+	if (!rows)
+		return -ENOMEM;
+	format_rows(profile, rows, shown, widths);
+	if (shown)
+		write_heading(profile, shown, widths, to);
+	for (size_t i = 0; i < shown && !err; i++) {
+		struct frame_cursor cursor = {
+			.profile = profile,
+			.site = &profile->sites.items[i],
+		};
+
+		write_row(profile, i, &rows[i], widths, to);
+		err = write_name(&cursor, to);
+		if (!err)
+			err = write_callers(&cursor, to);
+	}
+	if (!err)
+		write_rest(profile, shown, to);
+	return err;
+}

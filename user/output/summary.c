@@ -1,0 +1,340 @@
+/*
+ * The summary: for somebody who is on call, in the order of the questions that they have. What is
+ * this about? Can I believe it? How much is it? Where does it come from?
+ *
+ * Whatever was estimated from samples carries its 95 % interval in parentheses, whatever was
+ * counted carries none, and the line "sampling" says which of the two this is.
+ */
+#include "output/text.h"
+
+#include "output/figure.h"
+#include "output/site_table.h"
+#include "util/units.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define LABEL_WIDTH "11"
+
+static void label(FILE *to, const char *text)
+{
+	fprintf(to, "%-" LABEL_WIDTH "s", text);
+}
+
+static void write_count(FILE *to, uint64_t count)
+{
+	char text[UNITS_TEXT_MAX];
+
+	fputs(units_format_count(count > INT64_MAX ? INT64_MAX : (int64_t)count, text), to);
+}
+
+static void write_size(FILE *to, double size)
+{
+	char text[UNITS_TEXT_MAX];
+
+	fputs(units_format_size(size, text), to);
+}
+
+static void write_figure(FILE *to, const struct profile *profile, const struct estimate *values,
+			 const int64_t *sums, enum profile_value which)
+{
+	char text[FIGURE_TEXT_MAX];
+
+	fputs(figure_format(profile, values, sums, which, text), to);
+}
+
+static bool is_exact(const struct profile *profile)
+{
+	return profile->info.period <= 1;
+}
+
+/* --- what is this about? -------------------------------------------------------------------------
+ */
+
+static void write_process(const struct profile *profile, FILE *to)
+{
+	const struct profile_info *info = &profile->info;
+	const char *comm = info->comm && *info->comm ? info->comm : "(no name)";
+
+	fprintf(to, "alloctrace %s: ", info->version ? info->version : "");
+	text_escape(to, comm);
+	fprintf(to, ", pid %d, ", info->pid);
+	text_escape(to, info->exe && *info->exe ? info->exe : "(executable unknown)");
+	fputc('\n', to);
+}
+
+static void write_window(const struct profile *profile, FILE *to)
+{
+	const struct profile_info *info = &profile->info;
+	time_t start = (time_t)(info->time_nanos / 1000000000);
+	char text[UNITS_TEXT_MAX], when[64];
+	struct tm tm;
+
+	label(to, "window");
+	fputs(units_format_duration(info->duration_nanos, text), to);
+	if (gmtime_r(&start, &tm) && strftime(when, sizeof(when), "%F %T UTC", &tm))
+		fprintf(to, " from %s", when);
+	fprintf(to, ", ended: %s\n", info->end_reason ? info->end_reason : "unknown");
+}
+
+static void write_probes(const struct profile *profile, FILE *to)
+{
+	for (size_t i = 0; i < profile->probes.count; i++) {
+		label(to, i ? "" : "allocator");
+		text_escape(to, profile->probes.items[i].file);
+		fputs("\n", to);
+		label(to, "");
+		text_escape(to, profile->probes.items[i].functions);
+		fputs(" (attach: ", to);
+		text_escape(to, profile->info.attach ? profile->info.attach : "unknown");
+		fputs(")\n", to);
+	}
+	if (!profile->probes.count) {
+		label(to, "allocator");
+		fputs("none probed\n", to);
+	}
+}
+
+/* --- can I believe it? ---------------------------------------------------------------------------
+ */
+
+static void write_sampling(const struct profile *profile, FILE *to)
+{
+	label(to, "sampling");
+	if (!is_exact(profile)) {
+		fputs("one sample per ", to);
+		write_size(to, (double)profile->info.period);
+		fputs(" allocated, on average; figures are estimates (95 % interval)\n", to);
+	} else if (profile_losses(profile)) {
+		fputs("every allocation, but some were lost: figures are too low\n", to);
+	} else {
+		fputs("every allocation: figures are exact\n", to);
+	}
+}
+
+/* The share in percent with one decimal, never rounded up to a "100.0" or down to a "0.0" it is
+ * not. */
+static double percent(uint64_t part, uint64_t whole)
+{
+	double share = whole ? 100.0 * (double)part / (double)whole : 0;
+
+	if (part < whole && share > 99.9)
+		return 99.9;
+	return part && share < 0.1 ? 0.1 : share;
+}
+
+/* Names what was lost, on a line of its own. Nothing where nothing was. */
+static void write_losses(const struct profile *profile, FILE *to)
+{
+	uint64_t losses = profile_losses(profile);
+	const char *between = "";
+
+	if (!losses)
+		return;
+	label(to, "LOST");
+	for (size_t i = 0; i < profile->counters.count; i++) {
+		const struct profile_counter *counter = &profile->counters.items[i];
+
+		if (!counter->loss || !counter->count)
+			continue;
+		fprintf(to, "%s%s ", between, counter->name);
+		write_count(to, counter->count);
+		between = ", ";
+	}
+	fprintf(to, ": %.1f %% of the samples; figures are too low by about as much\n",
+		percent(losses, profile->info.sampled));
+}
+
+static void write_other_counters(const struct profile *profile, FILE *to)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < profile->counters.count; i++) {
+		const struct profile_counter *counter = &profile->counters.items[i];
+
+		if (counter->loss || !counter->count)
+			continue;
+		if (any)
+			fputs(", ", to);
+		else
+			label(to, "also seen");
+		fprintf(to, "%s ", counter->name);
+		write_count(to, counter->count);
+		any = true;
+	}
+	if (any)
+		fputc('\n', to);
+}
+
+static void write_completeness(const struct profile *profile, FILE *to)
+{
+	uint64_t complete = 0, all = 0;
+
+	for (size_t i = 0; i < profile->buckets.count; i++) {
+		const struct profile_bucket *bucket = &profile->buckets.items[i];
+
+		all += bucket->alloc_hits;
+		if (profile->sites.items[bucket->site].complete)
+			complete += bucket->alloc_hits;
+	}
+	if (all)
+		fprintf(to, "; stacks complete: %.*f %%", complete < all, percent(complete, all));
+}
+
+static void write_seen(const struct profile *profile, FILE *to)
+{
+	const struct profile_info *info = &profile->info;
+
+	label(to, "seen");
+	write_count(to, info->calls);
+	fputs(" allocation calls, ", to);
+	write_count(to, info->frees);
+	fputs(" frees\n", to);
+	write_sampling(profile, to);
+	label(to, "samples");
+	write_count(to, info->sampled);
+	fputs(" taken, ", to);
+	write_count(to, info->recorded);
+	fputs(" recorded, ", to);
+	write_count(to, profile_losses(profile));
+	fputs(" lost", to);
+	write_completeness(profile, to);
+	fputc('\n', to);
+	write_losses(profile, to);
+	write_other_counters(profile, to);
+}
+
+/* --- how much is it?
+ * ------------------------------------------------------------------------------ */
+
+static void write_rate(const struct profile *profile, FILE *to)
+{
+	double seconds = (double)profile->info.duration_nanos / 1e9;
+	char bytes[FIGURE_TEXT_MAX], objects[FIGURE_TEXT_MAX];
+
+	label(to, "allocated");
+	if (seconds > 0)
+		fprintf(to, "%s, %s; ",
+			figure_format_rate(profile, PROFILE_ALLOC_SPACE, seconds, bytes),
+			figure_format_rate(profile, PROFILE_ALLOC_OBJECTS, seconds, objects));
+	write_figure(to, profile, profile->total, profile->total_values, PROFILE_ALLOC_SPACE);
+	fputs(" in all\n", to);
+}
+
+static void write_rss(const struct profile_info *info, FILE *to)
+{
+	double change = (double)info->rss_end - (double)info->rss_start;
+
+	if (!info->rss_start && !info->rss_end) {
+		fputs("unknown", to);
+		return;
+	}
+	if (info->rss_start)
+		write_size(to, (double)info->rss_start);
+	else
+		fputs("unknown", to);
+	fputs(" -> ", to);
+	if (!info->rss_end) {
+		fputs("unknown", to);
+		return;
+	}
+	write_size(to, (double)info->rss_end);
+	if (!info->rss_start)
+		return;
+	fputs(change < 0 ? " (-" : " (+", to);
+	write_size(to, change < 0 ? -change : change);
+	fputc(')', to);
+}
+
+static void write_amounts(const struct profile *profile, FILE *to)
+{
+	write_rate(profile, to);
+	label(to, "live");
+	write_figure(to, profile, profile->total, profile->total_values, PROFILE_INUSE_SPACE);
+	fputs(" in ", to);
+	write_figure(to, profile, profile->total, profile->total_values, PROFILE_INUSE_OBJECTS);
+	fputs(" objects; RSS ", to);
+	write_rss(&profile->info, to);
+	fputc('\n', to);
+	label(to, "");
+	fputs("\"live\" = allocated since attach and not freed; what was allocated before is not "
+	      "known\n",
+	      to);
+}
+
+static void write_warnings(const struct profile *profile, FILE *to)
+{
+	for (size_t i = 0; i < profile->warnings.count; i++) {
+		label(to, "WARNING");
+		text_escape(to, profile->warnings.items[i]);
+		fputc('\n', to);
+	}
+}
+
+/* RSS at the start and the end says something even if nothing was recorded. */
+static void write_rss_alone(const struct profile *profile, FILE *to)
+{
+	label(to, "RSS");
+	write_rss(&profile->info, to);
+	fputc('\n', to);
+}
+
+/* Why is there nothing? */
+static void write_nothing(const struct profile *profile, FILE *to)
+{
+	const struct profile_info *info = &profile->info;
+
+	fputc('\n', to);
+	if (!info->calls) {
+		fputs("NOTHING RECORDED: no allocation call was seen. It may be that\n"
+		      "  - the process was idle: look at its CPU time, and try a longer window;\n"
+		      "  - it has an allocator of its own (static, bundled, pools over mmap) that "
+		      "is not "
+		      "among the probed ones;\n"
+		      "  - its code was moved to anonymous (huge) pages, where probes do not "
+		      "fire.\n",
+		      to);
+	} else if (!info->sampled) {
+		fputs("NOTHING RECORDED: calls were seen, but too few bytes for a sample. They "
+		      "were "
+		      "probably less than ",
+		      to);
+		/* No event of a Poisson process: the score interval ends at z^2 = 3.84 events. */
+		write_size(to, 3.84 * (double)info->period);
+		fputs(".\nSample more often (-s 4KiB; -s 1 records every call), or record for "
+		      "longer.\n",
+		      to);
+	} else if (profile_losses(profile)) {
+		fputs("NOTHING RECORDED: every sample was lost, for the reasons named above.\n",
+		      to);
+	} else {
+		fputs("NOTHING RECORDED: there were samples, but none of them became an allocation "
+		      "(the "
+		      "call failed, or did not return).\n",
+		      to);
+	}
+}
+
+int text_write_summary(const struct profile *profile, unsigned int top, FILE *to)
+{
+	int err = 0;
+
+	write_process(profile, to);
+	write_window(profile, to);
+	write_probes(profile, to);
+	write_seen(profile, to);
+	if (profile->sites.count)
+		write_amounts(profile, to);
+	else
+		write_rss_alone(profile, to);
+	write_warnings(profile, to);
+	if (profile->sites.count)
+		err = site_table_write(profile, top, to);
+	else
+		write_nothing(profile, to);
+	if (err)
+		return err;
+	if (fflush(to))
+		return -errno;
+	return ferror(to) ? -EIO : 0;
+}

@@ -1,0 +1,172 @@
+/*
+ * A heap profile: plain data and arithmetic. No BPF, no ELF, no process: a recorded sample set can
+ * build one. The profile owns everything it holds.
+ *
+ * Built in this order: profile_new(); profile_add_mapping() (the main executable first);
+ * profile_add_site() and profile_add_bucket() for what was recorded; profile_finish() (scales, sums,
+ * sorts); then the symbolizer fills in the locations' lines with profile_set_lines().
+ */
+#ifndef ALLOCTRACE_PROFILE_H
+#define ALLOCTRACE_PROFILE_H
+
+#include "profile/estimate.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The four figures, in pprof's and Go's order. */
+enum profile_value {
+	PROFILE_ALLOC_OBJECTS,
+	PROFILE_ALLOC_SPACE,
+	PROFILE_INUSE_OBJECTS,
+	PROFILE_INUSE_SPACE,
+	PROFILE_VALUES,
+};
+
+struct profile_mapping {
+	uint64_t start, limit, offset; /* as in /proc/PID/maps */
+	char *file;
+	char *build_id; /* lower-case hex, "" where unknown */
+	bool has_functions, has_filenames, has_line_numbers, has_inline_frames;
+};
+
+struct profile_function {
+	char *name;	   /* readable */
+	char *system_name; /* as in the binary */
+	char *file;	   /* "" where unknown */
+	uint32_t start_line;
+};
+
+struct profile_line {
+	uint32_t function; /* index */
+	uint32_t line;
+};
+
+/* One code address. lines[0] is the innermost inlined call, the last one the physical function. */
+struct profile_location {
+	uint64_t address;
+	int mapping; /* index, -1: in no known mapping */
+	struct profile_line *lines;
+	size_t line_count; /* >= 1 after symbolization */
+};
+
+/* A stack that allocates. */
+struct profile_site {
+	uint32_t *frames; /* location indices, innermost (the call of the allocator) first */
+	size_t frame_count;
+	bool complete; /* the walk reached the thread's first frame */
+	struct estimate values[PROFILE_VALUES];
+	int64_t sums[PROFILE_VALUES]; /* of its buckets' values: what is printed */
+};
+
+/* The allocations of one site within one size class: a sample of pprof, with its `bytes` label. */
+struct profile_bucket {
+	uint32_t site;
+	uint64_t alloc_hits, alloc_bytes; /* recorded, unscaled */
+	uint64_t inuse_hits, inuse_bytes;
+	uint64_t object_bytes;		/* mean size of the allocations */
+	int64_t values[PROFILE_VALUES]; /* scaled, rounded: what every output prints the sum of */
+};
+
+/* One named count of things not recorded, or worth telling. */
+struct profile_counter {
+	const char *name; /* static */
+	uint64_t count;
+	bool loss; /* part of: sampled = recorded + sum of losses */
+};
+
+/* Everything that is told about a recording besides its sites. Strings are owned. */
+struct profile_info {
+	int pid;
+	char *comm;	    /* raw bytes from the target: escape before printing */
+	char *exe;	    /* path of the executable, "" where unknown */
+	char *version;	    /* of alloctrace */
+	char *command_line; /* of alloctrace */
+	char *kernel;	    /* release */
+	char *attach;	    /* how: "session", "multi", "perf" */
+	int64_t time_nanos; /* start, since the epoch */
+	int64_t duration_nanos;
+	uint64_t period;    /* R, bytes */
+	uint64_t calls;	    /* allocator calls seen, sampled or not */
+	uint64_t frees;	    /* calls of freeing functions seen */
+	uint64_t sampled;   /* = recorded + failed allocations + losses */
+	uint64_t recorded;
+	uint64_t rss_start, rss_end; /* bytes, 0: unknown */
+	const char *end_reason;	     /* static: "duration reached", "interrupted", "process exited", ... */
+};
+
+/* How an allocator is probed, for the summary. */
+struct profile_probe {
+	char *file;
+	char *functions; /* "malloc+0 calloc+0 ... " */
+};
+
+struct profile {
+	struct profile_info info;
+	struct {
+		struct profile_mapping *items;
+		size_t count, capacity;
+	} mappings;
+	struct {
+		struct profile_function *items;
+		size_t count, capacity;
+	} functions;
+	struct {
+		struct profile_location *items;
+		size_t count, capacity;
+	} locations;
+	struct {
+		struct profile_site *items; /* after profile_finish(): by inuse_space, then alloc_space, descending */
+		size_t count, capacity;
+	} sites;
+	struct {
+		struct profile_bucket *items;
+		size_t count, capacity;
+	} buckets;
+	struct {
+		struct profile_counter *items;
+		size_t count, capacity;
+	} counters;
+	struct {
+		struct profile_probe *items;
+		size_t count, capacity;
+	} probes;
+	struct {
+		char **items; /* owned, one line each, printed and written as comments */
+		size_t count, capacity;
+	} warnings;
+	struct estimate total[PROFILE_VALUES];
+	int64_t total_values[PROFILE_VALUES]; /* sums of the buckets' values: equal what pprof shows */
+};
+
+int profile_new(struct profile **out);
+void profile_free(struct profile *profile);
+
+/* All of these: 0 or -ENOMEM; strings are copied; the new index in *index (may be NULL). */
+int profile_add_mapping(struct profile *profile, uint64_t start, uint64_t limit, uint64_t offset,
+			const char *file, const char *build_id, uint32_t *index);
+/* Locations are shared: one per address. addresses: return address - 1, innermost first. */
+int profile_add_site(struct profile *profile, const uint64_t *addresses, size_t count, bool complete,
+		     uint32_t *index);
+int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hits, uint64_t alloc_bytes,
+		       uint64_t inuse_hits, uint64_t inuse_bytes);
+int profile_add_counter(struct profile *profile, const char *name, uint64_t count, bool loss);
+int profile_add_probe(struct profile *profile, const char *file, const char *functions);
+int profile_add_warning(struct profile *profile, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Functions are shared: one per (name, system_name, file, start_line). */
+int profile_add_function(struct profile *profile, const char *name, const char *system_name,
+			 const char *file, uint32_t start_line, uint32_t *index);
+/* Copies the lines into the location, in place of those it had. */
+int profile_set_lines(struct profile *profile, uint32_t location, const struct profile_line *lines,
+		      size_t count);
+
+/* Scales the buckets with info.period, sums up sites and totals, sorts the sites. Once, at the end. */
+int profile_finish(struct profile *profile);
+
+/* Sum of the counters that are losses. */
+uint64_t profile_losses(const struct profile *profile);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * One recording, from attaching to the files that are left: the order of things, and what is said when
+ * something goes wrong.
+ */
+#ifndef ALLOCTRACE_RECORD_H
+#define ALLOCTRACE_RECORD_H
+
+#include "cli.h"
+#include "target/process.h"
+#include "tracer/tracer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* An image of a target that has an allocator, with probes in it. */
+struct probed_image {
+	const struct image *image;   /* borrowed from the process */
+	struct allocator *allocator; /* owned; NULL: looked at, has none */
+};
+
+/* One process of a recording. */
+struct target_record {
+	struct process *process; /* owned */
+	uint32_t slot;
+	char *output; /* owned; where its profile goes */
+	struct {
+		struct probed_image *items; /* every image that was looked at */
+		size_t count, capacity;
+	} images;
+	size_t probed; /* images with an allocator */
+	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
+	int64_t ended_at;  /* 0: still running when the recording ended */
+	unsigned int children, executions;
+	uint64_t rss_start, rss_end; /* bytes; 0: not known */
+	uint64_t calls_before, frees_before; /* seen before the recording was switched on */
+};
+
+struct recording {
+	const struct settings *settings; /* borrowed */
+	struct tracer *tracer;		 /* owned */
+	struct {
+		struct target_record *items;
+		size_t count, capacity;
+	} targets;
+	int64_t started_realtime, started, ended; /* ns */
+	const char *end_reason;
+};
+
+/* Runs all of it. An exit code; everything there is to say has been said. */
+int record_run(const struct settings *settings);
+
+#endif

@@ -1,0 +1,405 @@
+#include "report.h"
+
+#include "output/pprof.h"
+#include "output/text.h"
+#include "symbol/symbolizer.h"
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+/* Levels of inlining resolved for one address. */
+#define INLINE_FRAMES_MAX 64
+
+static const char *const extensions[] = {
+	[FORMAT_PPROF] = "pb.gz",
+	[FORMAT_TEXT] = "txt",
+	[FORMAT_FOLDED] = "folded",
+};
+
+/* --- where it goes ------------------------------------------------------------------------------ */
+
+/* -f text writes nothing but the summary, and that to stdout unless told otherwise. */
+static bool writes_to_stdout(const struct settings *settings)
+{
+	if (settings->output)
+		return strcmp(settings->output, "-") == 0;
+	return settings->format == FORMAT_TEXT;
+}
+
+static int say_output_error(const char *path, int err)
+{
+	if (err == -ELOOP)
+		log_error("cannot write %s: it is a symbolic link that belongs to somebody else", path);
+	else
+		log_error("cannot write %s: %s", path, strerror(-err));
+	return EXIT_OUTPUT;
+}
+
+static int prepare_output(struct recording *recording, struct target_record *target)
+{
+	const struct settings *settings = recording->settings;
+	int err = output_path(settings->output, target->process->comm, target->process->pid,
+			      extensions[settings->format], &target->output);
+
+	if (err == -EINVAL) {
+		log_error("--output: only %%p (pid), %%c (command) and %%%% stand for something");
+		return EXIT_USAGE;
+	}
+	if (err)
+		return say_output_error("the profile", err);
+	for (struct target_record *other = recording->targets.items; other < target; other++) {
+		if (strcmp(other->output, target->output) == 0) {
+			log_error("--output: several processes need several files (%%p stands for the "
+				  "pid)");
+			return EXIT_USAGE;
+		}
+	}
+	err = output_check(target->output, &settings->owner);
+	return err ? say_output_error(target->output, err) : EXIT_OK;
+}
+
+int report_prepare(struct recording *recording)
+{
+	int code = EXIT_OK;
+
+	if (writes_to_stdout(recording->settings)) {
+		if (recording->settings->format == FORMAT_PPROF && recording->targets.count > 1) {
+			log_error("--output: only one profile fits on stdout");
+			return EXIT_USAGE;
+		}
+		return EXIT_OK;
+	}
+	vec_for_each(target, &recording->targets) {
+		if (code == EXIT_OK)
+			code = prepare_output(recording, target);
+	}
+	return code;
+}
+
+/* --- the profile -------------------------------------------------------------------------------- */
+
+static bool is_executable(uint64_t address, const void *process)
+{
+	return process_find(process, address) != NULL;
+}
+
+static void build_id_text(const struct image *image, char text[2 * IMAGE_BUILD_ID_MAX + 1])
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t length = image ? image->build_id_len : 0;
+
+	for (size_t i = 0; i < length; i++) {
+		text[2 * i] = digits[image->build_id[i] >> 4];
+		text[2 * i + 1] = digits[image->build_id[i] & 15];
+	}
+	text[2 * length] = '\0';
+}
+
+/* All executable mappings; pprof takes the first for the program. */
+static int add_mappings(struct profile *profile, const struct process *process)
+{
+	int err = 0;
+
+	for (int main_only = 1; main_only >= 0; main_only--) {
+		vec_for_each(mapping, &process->mappings) {
+			char build_id[2 * IMAGE_BUILD_ID_MAX + 1];
+			bool is_main = *mapping->path && strcmp(mapping->path, process->exe) == 0;
+
+			if (is_main != (bool)main_only || err)
+				continue;
+			build_id_text(mapping->image, build_id);
+			err = profile_add_mapping(profile, mapping->start, mapping->end,
+						  mapping->offset, mapping->path, build_id, NULL);
+		}
+	}
+	return err;
+}
+
+/* "malloc+0 free+3 ...": functions and the offsets of their probe sites. */
+static int add_probes(struct profile *profile, const struct target_record *target)
+{
+	int err = 0;
+
+	vec_for_each(item, &target->images) {
+		CLEANUP(cleanup_free) char *functions = NULL;
+		size_t size;
+		FILE *to;
+
+		if (!item->allocator)
+			continue;
+		to = open_memstream(&functions, &size);
+		if (!to)
+			return -ENOMEM;
+		for (size_t i = 0; i < item->allocator->function_count; i++) {
+			const struct allocator_function *function = &item->allocator->functions[i];
+
+			fprintf(to, "%s%s+%llu%s", i ? " " : "", function->name,
+				(unsigned long long)(function->site - function->vaddr),
+				function->emulated ? "" : " (single-stepped)");
+		}
+		if (fclose(to))
+			return -ENOMEM;
+		err = profile_add_probe(profile, item->image->path, functions);
+		if (!err && item->allocator->own_operator_new)
+			err = profile_add_warning(profile,
+						  "%s has an operator new of its own, which is not probed: "
+						  "what C++ code allocates by it is missing",
+						  item->image->path);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int add_warnings(struct profile *profile, const struct target_record *target)
+{
+	int err = 0;
+
+	if (target->executions)
+		err = profile_add_warning(profile,
+					  "it executed another program while it was recorded: all figures "
+					  "are of the last one");
+	if (!err && target->children)
+		err = profile_add_warning(profile,
+					  "it started %u processes of its own, which were not traced",
+					  target->children);
+	if (!err && target->process->dropped)
+		err = profile_add_warning(profile, "%zu executable mappings too many: no names there",
+					  target->process->dropped);
+	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
+		err = profile_add_warning(profile,
+					  "not one free was seen: live figures hold all that was allocated");
+	return err;
+}
+
+static char *copy_or_empty(const char *text)
+{
+	return strdup(text ? text : "");
+}
+
+static int fill_info(const struct recording *recording, const struct target_record *target,
+		     struct profile *profile)
+{
+	struct profile_info *info = &profile->info;
+	struct utsname system;
+
+	uname(&system);
+	info->pid = target->process->pid;
+	info->comm = copy_or_empty(target->process->comm);
+	info->exe = copy_or_empty(target->process->exe);
+	info->version = copy_or_empty(ALLOCTRACE_VERSION);
+	info->command_line = copy_or_empty(recording->settings->command_line);
+	info->kernel = copy_or_empty(system.release);
+	info->attach = copy_or_empty(tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
+	info->time_nanos = recording->started_realtime;
+	info->duration_nanos =
+		(target->ended_at ? target->ended_at : recording->ended) - recording->started;
+	info->period = recording->settings->period;
+	info->rss_start = target->rss_start;
+	info->rss_end = target->rss_end;
+	info->end_reason = target->ended_at ? "process ended" : recording->end_reason;
+	return info->comm && info->exe && info->version && info->command_line && info->kernel &&
+			       info->attach ?
+		       0 :
+		       -ENOMEM;
+}
+
+static int build_profile(const struct recording *recording, const struct target_record *target,
+			 struct profile **out)
+{
+	struct profile *profile;
+	struct tracer_walks walks;
+	int err = profile_new(&profile);
+
+	if (err)
+		return err;
+	err = fill_info(recording, target, profile);
+	if (!err)
+		err = add_mappings(profile, target->process);
+	if (!err)
+		err = tracer_readback(recording->tracer, target->slot, is_executable, target->process,
+				      profile, &walks);
+	if (!err) {
+		static const char *const texts[] = {
+#define X(id, text) [id] = "stacks: " text,
+			WALK_ENDS(X)
+#undef X
+		};
+
+		profile->info.calls -= target->calls_before;
+		profile->info.frees -= target->frees_before;
+		for (int i = 0; i < WALK_END_COUNT && !err; i++)
+			err = profile_add_counter(profile, texts[i], walks.samples[i], false);
+	}
+	if (!err)
+		err = add_probes(profile, target);
+	if (!err)
+		err = add_warnings(profile, target);
+	if (!err)
+		err = profile_finish(profile);
+	if (err) {
+		profile_free(profile);
+		return err;
+	}
+	*out = profile;
+	return 0;
+}
+
+/* --- names -------------------------------------------------------------------------------------- */
+
+/* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
+static int name_location(struct profile *profile, struct symbolizer *symbolizer,
+			 const struct process *process, uint32_t index)
+{
+	uint64_t address = profile->locations.items[index].address, vaddr;
+	const struct mapping *mapping = process_find(process, address);
+	struct symbol_frame frames[INLINE_FRAMES_MAX];
+	struct profile_line lines[INLINE_FRAMES_MAX];
+	int count, err;
+
+	if (!mapping || !mapping->image ||
+	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset, &vaddr))
+		return 0;
+	count = symbolizer_resolve(symbolizer, mapping->image, vaddr, frames, INLINE_FRAMES_MAX);
+	if (count <= 0)
+		return count;
+	for (int i = 0; i < count; i++) {
+		err = profile_add_function(profile, frames[i].name, frames[i].system_name,
+					   frames[i].file, frames[i].start_line, &lines[i].function);
+		if (err)
+			return err;
+		lines[i].line = frames[i].line;
+	}
+	return profile_set_lines(profile, index, lines, (size_t)count);
+}
+
+/* pprof does not look for symbols itself where a mapping says that it has them. */
+static void flag_mappings(struct profile *profile, struct symbolizer *symbolizer,
+			  const struct process *process)
+{
+	vec_for_each(flagged, &profile->mappings) {
+		const struct mapping *mapping = process_find(process, flagged->start);
+		struct symbol_source source;
+
+		if (!mapping || !mapping->image)
+			continue;
+		symbolizer_source(symbolizer, mapping->image, &source);
+		flagged->has_functions = source.has_functions;
+		flagged->has_filenames = source.has_lines;
+		flagged->has_line_numbers = source.has_lines;
+		flagged->has_inline_frames = source.has_inlines;
+	}
+}
+
+static int name_locations(struct profile *profile, const struct settings *settings,
+			  const struct process *process)
+{
+	const struct symbolizer_options options = {.no_demangle = settings->no_demangle};
+	struct symbolizer *symbolizer;
+	int err = symbolizer_new(&options, &symbolizer);
+
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
+		err = name_location(profile, symbolizer, process, i);
+	flag_mappings(profile, symbolizer, process);
+	symbolizer_free(symbolizer);
+	return err;
+}
+
+/* --- the files ---------------------------------------------------------------------------------- */
+
+/* A profile in its format, as bytes. */
+static int encode(const struct profile *profile, const struct settings *settings, uint8_t **data,
+		  size_t *size)
+{
+	char *text = NULL;
+	FILE *to;
+	int err;
+
+	if (settings->format == FORMAT_PPROF)
+		return pprof_encode(profile, data, size);
+	to = open_memstream(&text, size);
+	if (!to)
+		return -ENOMEM;
+	err = settings->format == FORMAT_FOLDED ? folded_write(profile, to) :
+						  text_write_summary(profile, settings->top, to);
+	if (fclose(to) && !err)
+		err = -ENOMEM;
+	if (err)
+		free(text);
+	else
+		*data = (uint8_t *)text;
+	return err;
+}
+
+/* Where the chosen place fails (a full disk), the recording is not lost if there is another. */
+static void save_elsewhere(const struct target_record *target, const struct settings *settings,
+			   const void *data, size_t size)
+{
+	const char *folder = getenv("TMPDIR"), *name = strrchr(target->output, '/');
+	CLEANUP(cleanup_free) char *path = NULL;
+
+	if (asprintf(&path, "%s/%s", folder && *folder ? folder : "/tmp",
+		     name ? name + 1 : target->output) < 0)
+		return;
+	if (strcmp(path, target->output) != 0 && !output_write(path, &settings->owner, data, size))
+		log_error("the profile was written to %s instead", path);
+}
+
+static int write_profile(const struct profile *profile, const struct settings *settings,
+			 const struct target_record *target)
+{
+	CLEANUP(cleanup_free) uint8_t *data = NULL;
+	size_t size;
+	int err = encode(profile, settings, &data, &size);
+
+	if (err) {
+		log_error("cannot make the profile: %s", strerror(-err));
+		return EXIT_OTHER;
+	}
+	if (writes_to_stdout(settings)) {
+		if (fwrite(data, 1, size, stdout) == size && !fflush(stdout))
+			return EXIT_OK;
+		return say_output_error("to stdout", -errno);
+	}
+	err = output_write(target->output, &settings->owner, data, size);
+	if (!err)
+		return EXIT_OK;
+	say_output_error(target->output, err);
+	save_elsewhere(target, settings, data, size);
+	return EXIT_OUTPUT;
+}
+
+int report_target(const struct recording *recording, const struct target_record *target)
+{
+	const struct settings *settings = recording->settings;
+	struct profile *profile;
+	FILE *to = writes_to_stdout(settings) ? stderr : stdout;
+	int code, err = build_profile(recording, target, &profile);
+
+	if (!err)
+		err = name_locations(profile, settings, target->process);
+	if (err) {
+		log_error("cannot read the recording of process %d: %s", target->process->pid,
+			  strerror(-err));
+		return EXIT_OTHER;
+	}
+	code = write_profile(profile, settings, target);
+	if (settings->log_level != LOG_QUIET && settings->format != FORMAT_TEXT) {
+		text_write_summary(profile, settings->top, to);
+		if (code == EXIT_OK && !writes_to_stdout(settings)) {
+			fputs("profile: ", to);
+			text_escape(to, target->output);
+			fputc('\n', to);
+		}
+		if (fflush(to) && code == EXIT_OK)
+			code = say_output_error("the summary", -errno);
+	}
+	profile_free(profile);
+	return code;
+}

@@ -1,0 +1,19 @@
+/* From a finished recording to profiles, files and the summary. */
+#ifndef ALLOCTRACE_REPORT_H
+#define ALLOCTRACE_REPORT_H
+
+#include "record.h"
+
+/*
+ * Before the recording: finds each target's output path and sees that it can be written. An exit code; what
+ * is wrong has been said.
+ */
+int report_prepare(struct recording *recording);
+
+/*
+ * Reads one target back, writes its profile and prints its summary. An exit code. What can be written is,
+ * whatever else fails.
+ */
+int report_target(const struct recording *recording, const struct target_record *target);
+
+#endif

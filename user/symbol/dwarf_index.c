@@ -1,0 +1,541 @@
+/*
+ * Two levels of the same structure (interval_map): address -> unit, and in a unit address -> the
+ * innermost function or inlined call. The enclosing ones follow from parent links, which always lead
+ * to an entry made earlier, so they end whatever the file says.
+ *
+ * The units' ranges come from the unit DIEs: .debug_aranges may be missing, and is with clang. A
+ * unit's tree is walked once, front to back, with a stack of our own; dwarf_siblingof() tells where
+ * the children of a DIE end, so nothing is read twice. References between DIEs are followed only for
+ * names, at lookup, by dwarf_attr_integrate(), which gives up after 16 of them.
+ *
+ * Functions that the linker has thrown away are still in the DWARF, at address 0 or so. Only ranges
+ * that begin in code count.
+ */
+#include "symbol/dwarf_index.h"
+
+#include "symbol/interval_map.h"
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <dwarf.h>
+#include <errno.h>
+#include <limits.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NO_FUNCTION UINT32_MAX
+
+/* A DW_TAG_subprogram or DW_TAG_inlined_subroutine that has code. */
+struct function {
+	Dwarf_Off die;
+	uint32_t parent; /* index of what it is inlined into, lower than its own; NO_FUNCTION: physical */
+};
+
+struct unit {
+	Dwarf_Die die;
+	bool indexed;
+	struct {
+		struct function *items; /* owned, in the order of the tree */
+		size_t count, capacity;
+	} functions;
+	struct interval_map map; /* values: indices of functions */
+};
+
+struct intervals {
+	struct interval *items; /* owned */
+	size_t count, capacity;
+};
+
+/* A path that the DWARF states relative to the folder of the compilation. */
+struct path {
+	const char *folder, *file; /* borrowed from the Dwarf, compared as addresses */
+	char *joined;		   /* owned */
+};
+
+struct dwarf_index {
+	Dwarf *dwarf;		   /* borrowed */
+	const struct image *image; /* borrowed */
+	struct {
+		struct unit *items; /* owned */
+		size_t count, capacity;
+	} units;
+	struct interval_map map; /* values: indices of units */
+	uint32_t dies, ranges;	 /* spent of the limits */
+	void *paths;		 /* tsearch() tree of struct path, owned */
+	const Elf_Data *lines;	 /* .debug_line; borrowed from dwarf's Elf; NULL: none */
+};
+
+/* --- ranges ------------------------------------------------------------------------------------- */
+
+static bool is_code(const struct image *image, uint64_t low, uint64_t high)
+{
+	if (!low || high <= low)
+		return false;
+	for (size_t i = 0; i < image->segment_count; i++) {
+		const struct image_segment *segment = &image->segments[i];
+
+		if (segment->executable && low >= segment->vaddr &&
+		    high - segment->vaddr <= segment->mem_size)
+			return true;
+	}
+	return false;
+}
+
+/* Adds the ranges of a DIE. Their number, -E2BIG over the limit, -ENOMEM. */
+static int add_ranges(struct dwarf_index *index, Dwarf_Die *die, uint64_t priority, uint32_t value,
+		      struct intervals *to)
+{
+	Dwarf_Addr base, low, high;
+	ptrdiff_t offset = 0;
+	int added = 0;
+
+	while ((offset = dwarf_ranges(die, offset, &base, &low, &high)) > 0) {
+		int err;
+
+		if (++index->ranges > DWARF_RANGES_MAX)
+			return -E2BIG;
+		if (!is_code(index->image, low, high))
+			continue;
+		err = vec_push(to, (struct interval){low, high, priority, value});
+		if (err)
+			return err;
+		added++;
+	}
+	return added;
+}
+
+/* --- one unit's tree ---------------------------------------------------------------------------- */
+
+struct walk {
+	struct dwarf_index *index;
+	struct unit *unit;
+	struct intervals *intervals;
+	Dwarf_Off end; /* of the unit */
+	size_t depth;
+	uint32_t inside[DWARF_DEPTH_MAX]; /* the function that holds the DIEs at each depth */
+};
+
+/* Remembers a function. Its index in *inside where it has code. 0, -E2BIG, -ENOMEM. */
+static int add_function(struct walk *walk, Dwarf_Die *die, uint32_t parent, uint32_t *inside)
+{
+	struct unit *unit = walk->unit;
+	uint32_t number = (uint32_t)unit->functions.count;
+	int added = vec_push(&unit->functions,
+			     (struct function){.die = dwarf_dieoffset(die), .parent = parent});
+
+	if (added < 0)
+		return added;
+	added = add_ranges(walk->index, die, (uint64_t)walk->depth << 32 | number, number,
+			   walk->intervals);
+	if (added > 0)
+		*inside = number;
+	else if (added == 0)
+		unit->functions.count--; /* after an error, ranges may refer to it */
+	return added < 0 ? added : 0;
+}
+
+/* Looks at one DIE. 1: go into its children, with *inside around them; 0: do not; -E2BIG, -ENOMEM. */
+static int visit(struct walk *walk, Dwarf_Die *die, uint32_t *inside)
+{
+	uint32_t around = *inside;
+	int err;
+
+	switch (dwarf_tag(die)) {
+	case DW_TAG_subprogram:
+		*inside = NO_FUNCTION;
+		err = add_function(walk, die, NO_FUNCTION, inside);
+		/* Without code it is a declaration, or the pattern that inlined calls refer to. */
+		return err ? err : *inside != NO_FUNCTION;
+	case DW_TAG_inlined_subroutine:
+		err = add_function(walk, die, around, inside);
+		return err ? err : 1;
+	case DW_TAG_lexical_block:
+	case DW_TAG_try_block:
+	case DW_TAG_catch_block:
+	case DW_TAG_with_stmt:
+	case DW_TAG_namespace:
+	case DW_TAG_module:
+	case DW_TAG_class_type:
+	case DW_TAG_structure_type:
+	case DW_TAG_union_type:
+	case DW_TAG_interface_type:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * The DIE behind the children of a DIE, of which `last` was the last one. dwarf_siblingof() has left
+ * in *next the address of the zero byte that ends them. 0, 1: the parent was the last child in turn,
+ * *next as before; -1: the unit ends here.
+ */
+static int climb(struct walk *walk, const Dwarf_Die *last, Dwarf_Off last_offset, Dwarf_Die *next)
+{
+	const unsigned char *terminator = next->addr;
+	Dwarf_Off after;
+
+	if (!terminator || terminator < (const unsigned char *)last->addr)
+		return -1;
+	after = last_offset + (Dwarf_Off)(terminator - (const unsigned char *)last->addr) + 1;
+	if (after >= walk->end)
+		return -1;
+	if (terminator[1] == 0) {
+		next->addr = (void *)(terminator + 1);
+		return 1;
+	}
+	return dwarf_offdie(walk->index->dwarf, after, next) ? 0 : -1;
+}
+
+/* Steps over die (and what is below it), up where it is the last of its level. False: the tree ends. */
+static bool step(struct walk *walk, Dwarf_Die *die)
+{
+	Dwarf_Off offset = dwarf_dieoffset(die);
+	Dwarf_Die next;
+	int end = dwarf_siblingof(die, &next);
+
+	while (end == 1) {
+		if (!walk->depth)
+			return false;
+		walk->depth--;
+		end = climb(walk, die, offset, &next);
+	}
+	if (end < 0 || dwarf_dieoffset(&next) <= offset)
+		return false;
+	*die = next;
+	return true;
+}
+
+/* 0; -E2BIG where a limit ends it; -ENOMEM. */
+static int walk_tree(struct walk *walk)
+{
+	Dwarf_Die die, child;
+
+	walk->inside[0] = NO_FUNCTION;
+	if (dwarf_child(&walk->unit->die, &die))
+		return 0;
+	for (;;) {
+		uint32_t inside = walk->inside[walk->depth];
+		int descend = visit(walk, &die, &inside);
+
+		if (descend < 0)
+			return descend;
+		if (++walk->index->dies > DWARF_DIES_MAX)
+			return -E2BIG;
+		if (descend && walk->depth + 1 < DWARF_DEPTH_MAX && dwarf_child(&die, &child) == 0) {
+			walk->inside[++walk->depth] = inside;
+			die = child;
+		} else if (!step(walk, &die)) {
+			return 0;
+		}
+	}
+}
+
+/* Indexes a unit's functions. 0, also if its tree is broken or over a limit; -ENOMEM. */
+static int index_unit(struct dwarf_index *index, struct unit *unit, struct intervals *intervals)
+{
+	CLEANUP(cleanup_free) struct walk *walk = calloc(1, sizeof(*walk));
+	Dwarf_Off start = dwarf_dieoffset(&unit->die) - dwarf_cuoffset(&unit->die);
+	int err = 0;
+
+	if (!walk)
+		return -ENOMEM;
+	*walk = (struct walk){.index = index, .unit = unit, .intervals = intervals};
+	unit->indexed = true;
+	if (dwarf_next_unit(index->dwarf, start, &walk->end, NULL, NULL, NULL, NULL, NULL, NULL,
+			    NULL) == 0)
+		err = walk_tree(walk);
+	if (err == -ENOMEM)
+		return err;
+	return interval_map_init(&unit->map, intervals->items, intervals->count);
+}
+
+static int index_unit_lazily(struct dwarf_index *index, struct unit *unit)
+{
+	struct intervals intervals = {0};
+	int err;
+
+	if (unit->indexed)
+		return 0;
+	err = index_unit(index, unit, &intervals);
+	free(intervals.items);
+	return err;
+}
+
+/* --- all units ---------------------------------------------------------------------------------- */
+
+/* The unit says nothing of its addresses, so its functions have to. */
+static int add_unit_by_functions(struct dwarf_index *index, struct unit *unit, uint32_t number,
+				 struct intervals *to)
+{
+	struct intervals own = {0};
+	int err = index_unit(index, unit, &own);
+
+	for (size_t i = 0; !err && i < own.count; i++)
+		err = vec_push(to, (struct interval){own.items[i].low, own.items[i].high,
+						     UINT32_MAX - number, number});
+	free(own.items);
+	return err;
+}
+
+static int add_unit(struct dwarf_index *index, Dwarf_Die *die, struct intervals *to)
+{
+	uint32_t number = (uint32_t)index->units.count;
+	int added = add_ranges(index, die, UINT32_MAX - number, number, to);
+
+	if (added < 0)
+		return added;
+	if (vec_push(&index->units, (struct unit){.die = *die}))
+		return -ENOMEM;
+	if (!added && !dwarf_hasattr(die, DW_AT_ranges) && !dwarf_hasattr(die, DW_AT_high_pc))
+		return add_unit_by_functions(index, &index->units.items[number], number, to);
+	return 0;
+}
+
+static int add_units(struct dwarf_index *index)
+{
+	struct intervals intervals = {0};
+	Dwarf_CU *cu = NULL;
+	Dwarf_Die die;
+	uint8_t type;
+	int err = 0;
+
+	while (!err && index->units.count < DWARF_UNITS_MAX &&
+	       dwarf_get_units(index->dwarf, cu, &cu, NULL, &type, &die, NULL) == 0) {
+		if (type == DW_UT_compile || type == DW_UT_skeleton)
+			err = add_unit(index, &die, &intervals);
+	}
+	if (err != -ENOMEM)
+		err = interval_map_init(&index->map, intervals.items, intervals.count);
+	free(intervals.items);
+	return err;
+}
+
+/* libdw has read and decompressed the section: this only finds where it is. */
+static const Elf_Data *find_lines(Dwarf *dwarf)
+{
+	Elf *elf = dwarf_getelf(dwarf);
+	Elf_Scn *scn = NULL;
+	size_t names;
+
+	if (elf_getshdrstrndx(elf, &names))
+		return NULL;
+	while ((scn = elf_nextscn(elf, scn))) {
+		GElf_Shdr header;
+		const char *name;
+
+		if (!gelf_getshdr(scn, &header) || header.sh_type == SHT_NOBITS)
+			continue;
+		name = elf_strptr(elf, names, header.sh_name);
+		if (name && (!strcmp(name, ".debug_line") || !strcmp(name, ".zdebug_line")))
+			return elf_rawdata(scn, NULL);
+	}
+	return NULL;
+}
+
+int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index **out)
+{
+	struct dwarf_index *index = calloc(1, sizeof(*index));
+	int err;
+
+	if (!index)
+		return -ENOMEM;
+	index->dwarf = dwarf;
+	index->image = image;
+	index->lines = find_lines(dwarf);
+	err = add_units(index);
+	if (err) {
+		dwarf_index_free(index);
+		return err;
+	}
+	*out = index;
+	return 0;
+}
+
+static void free_path(void *node)
+{
+	struct path *path = node;
+
+	free(path->joined);
+	free(path);
+}
+
+void dwarf_index_free(struct dwarf_index *index)
+{
+	if (!index)
+		return;
+	tdestroy(index->paths, free_path);
+	vec_for_each(unit, &index->units) {
+		interval_map_deinit(&unit->map);
+		free(unit->functions.items);
+	}
+	interval_map_deinit(&index->map);
+	free(index->units.items);
+	free(index);
+}
+
+bool dwarf_index_has_lines(const struct dwarf_index *index)
+{
+	return index->lines && index->lines->d_size > 0;
+}
+
+/* --- one address -------------------------------------------------------------------------------- */
+
+/* Keeps libdw from decoding a line program that would take gigabytes. */
+static bool lines_are_decent(const struct dwarf_index *index, Dwarf_Die *unit)
+{
+	Dwarf_Attribute attr;
+	Dwarf_Word offset;
+	uint32_t length;
+
+	if (!dwarf_index_has_lines(index) || !index->lines->d_buf ||
+	    !dwarf_attr(unit, DW_AT_stmt_list, &attr) || dwarf_formudata(&attr, &offset))
+		return false;
+	if (index->lines->d_size < sizeof(length) ||
+	    offset > index->lines->d_size - sizeof(length))
+		return false;
+	memcpy(&length, (const uint8_t *)index->lines->d_buf + offset, sizeof(length));
+	/* 64-bit DWARF begins with ~0: it is there for sections over 4 GiB, and not decent here. */
+	return length <= DWARF_LINE_BYTES_MAX;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+	const struct path *x = a, *y = b;
+
+	if (x->folder != y->folder)
+		return (uintptr_t)x->folder < (uintptr_t)y->folder ? -1 : 1;
+	return ((uintptr_t)x->file > (uintptr_t)y->file) - ((uintptr_t)x->file < (uintptr_t)y->file);
+}
+
+/*
+ * Relative paths begin at the unit's DW_AT_comp_dir. Where that is relative itself (builds that map
+ * their prefixes away), nothing is gained by it, and DWARF 5 has it in the path already.
+ */
+static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const char *file)
+{
+	Dwarf_Attribute attr;
+	struct path *path, key = {.file = file};
+	struct path **found;
+
+	if (file[0] == '/')
+		return file;
+	key.folder = dwarf_formstring(dwarf_attr(unit, DW_AT_comp_dir, &attr));
+	if (!key.folder || key.folder[0] != '/')
+		return file;
+	found = tfind(&key, &index->paths, compare_paths);
+	if (found)
+		return (*found)->joined;
+	if (strnlen(key.folder, PATH_MAX) + strnlen(file, PATH_MAX) >= PATH_MAX)
+		return file;
+	path = calloc(1, sizeof(*path));
+	if (!path)
+		return file;
+	*path = key;
+	if (asprintf(&path->joined, "%s/%s", key.folder, file) < 0) {
+		free(path);
+		return file;
+	}
+	if (!tsearch(path, &index->paths, compare_paths)) {
+		free_path(path);
+		return file;
+	}
+	return path->joined;
+}
+
+static void set_line(struct dwarf_index *index, Dwarf_Die *unit, uint64_t vaddr,
+		     struct dwarf_frame *frame)
+{
+	Dwarf_Line *row = NULL;
+	const char *file;
+	int line = 0;
+
+	if (lines_are_decent(index, unit))
+		row = dwarf_getsrc_die(unit, vaddr);
+	if (!row)
+		return;
+	file = dwarf_linesrc(row, NULL, NULL);
+	dwarf_lineno(row, &line);
+	frame->file = file ? full_path(index, unit, file) : "";
+	frame->line = file && line > 0 ? (uint32_t)line : 0;
+}
+
+/* Where an inlined call stands in the function around it. */
+static void set_call_line(struct dwarf_index *index, Dwarf_Die *unit, Dwarf_Die *inlined,
+			  struct dwarf_frame *frame)
+{
+	Dwarf_Word file_number, line;
+	Dwarf_Attribute attr;
+	Dwarf_Files *files;
+	const char *file;
+	size_t count;
+
+	if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attr), &file_number))
+		return;
+	if (!lines_are_decent(index, unit) || dwarf_getsrcfiles(unit, &files, &count))
+		return;
+	file = file_number < count ? dwarf_filesrc(files, file_number, NULL, NULL) : NULL;
+	if (!file)
+		return;
+	frame->file = full_path(index, unit, file);
+	if (!dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) && line <= INT32_MAX)
+		frame->line = (uint32_t)line;
+}
+
+/* An attribute of a function, or of what it is an instance of. */
+static const char *string_of(Dwarf_Die *die, unsigned int name)
+{
+	Dwarf_Attribute attr;
+
+	return dwarf_formstring(dwarf_attr_integrate(die, name, &attr));
+}
+
+static void set_function(Dwarf_Die *die, struct dwarf_frame *frame)
+{
+	Dwarf_Attribute attr;
+	Dwarf_Word line;
+
+	frame->name = string_of(die, DW_AT_name);
+	frame->linkage_name = string_of(die, DW_AT_linkage_name);
+	if (!frame->linkage_name)
+		frame->linkage_name = string_of(die, DW_AT_MIPS_linkage_name);
+	if (!dwarf_formudata(dwarf_attr_integrate(die, DW_AT_decl_line, &attr), &line) &&
+	    line <= INT32_MAX)
+		frame->start_line = (uint32_t)line;
+}
+
+int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
+		       size_t max)
+{
+	uint32_t number;
+	struct unit *unit;
+	size_t count = 0;
+	int err;
+
+	if (!max || !interval_map_find(&index->map, vaddr, &number))
+		return 0;
+	unit = &index->units.items[number];
+	err = index_unit_lazily(index, unit);
+	if (err)
+		return err;
+	frames[0] = (struct dwarf_frame){.file = "", .physical = true};
+	set_line(index, &unit->die, vaddr, &frames[0]);
+	if (!interval_map_find(&unit->map, vaddr, &number))
+		return 1;
+	for (;;) {
+		const struct function *function = &unit->functions.items[number];
+		Dwarf_Die die;
+
+		if (!dwarf_offdie(index->dwarf, function->die, &die))
+			return (int)(count + 1);
+		number = function->parent;
+		set_function(&die, &frames[count]);
+		frames[count++].physical = number == NO_FUNCTION;
+		if (number == NO_FUNCTION || count == max)
+			return (int)count;
+		frames[count] = (struct dwarf_frame){.file = ""};
+		set_call_line(index, &unit->die, &die, &frames[count]);
+	}
+}

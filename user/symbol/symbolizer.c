@@ -1,0 +1,189 @@
+#include "symbol/symbolizer.h"
+
+#include "symbol/debuginfo.h"
+#include "symbol/demangle.h"
+#include "symbol/dwarf_index.h"
+#include "symbol/symbol_table.h"
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEBUG_ROOT "/usr/lib/debug"
+/* Levels of one address. Recursive templates inline deeply, but not so deeply. */
+#define LEVELS_MAX 256
+
+/* What is known of one image. */
+struct source {
+	const struct image *image;   /* borrowed */
+	struct debuginfo *debuginfo; /* owned */
+	struct dwarf_index *dwarf;   /* owned; NULL: none */
+	struct symbol_table *table;  /* owned */
+};
+
+struct symbolizer {
+	struct symbolizer_options options;
+	struct demangler *demangler; /* owned */
+	struct {
+		struct source *items; /* owned, sorted by image */
+		size_t count, capacity;
+	} sources;
+	struct dwarf_frame levels[LEVELS_MAX]; /* scratch of symbolizer_resolve() */
+};
+
+int symbolizer_new(const struct symbolizer_options *options, struct symbolizer **out)
+{
+	struct symbolizer *symbolizer = calloc(1, sizeof(*symbolizer));
+	int err;
+
+	if (!symbolizer)
+		return -ENOMEM;
+	symbolizer->options = *options;
+	err = demangler_new(&symbolizer->demangler);
+	if (err) {
+		symbolizer_free(symbolizer);
+		return err;
+	}
+	*out = symbolizer;
+	return 0;
+}
+
+static void source_deinit(struct source *source)
+{
+	symbol_table_free(source->table);
+	dwarf_index_free(source->dwarf);
+	debuginfo_free(source->debuginfo);
+}
+
+void symbolizer_free(struct symbolizer *symbolizer)
+{
+	if (!symbolizer)
+		return;
+	vec_for_each(source, &symbolizer->sources) {
+		source_deinit(source);
+	}
+	free(symbolizer->sources.items);
+	demangler_free(symbolizer->demangler);
+	free(symbolizer);
+}
+
+static int source_init(struct source *source, const struct image *image)
+{
+	int err;
+
+	*source = (struct source){.image = image};
+	err = debuginfo_open(image, DEBUG_ROOT, &source->debuginfo);
+	if (!err && source->debuginfo->dwarf)
+		err = dwarf_index_new(source->debuginfo->dwarf, image, &source->dwarf);
+	if (!err)
+		err = symbol_table_new(image, source->debuginfo->separate, &source->table);
+	if (err)
+		source_deinit(source);
+	return err;
+}
+
+/* The source of an image, made on first use. Valid until the next call. */
+static int find_source(struct symbolizer *symbolizer, const struct image *image, struct source **out)
+{
+	size_t low = 0, high = symbolizer->sources.count;
+	struct source source;
+	int err;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		struct source *at = &symbolizer->sources.items[middle];
+
+		if (at->image == image) {
+			*out = at;
+			return 0;
+		}
+		if ((uintptr_t)at->image < (uintptr_t)image)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	err = source_init(&source, image);
+	if (err)
+		return err;
+	err = vec_push(&symbolizer->sources, source);
+	if (err) {
+		source_deinit(&source);
+		return err;
+	}
+	*out = &symbolizer->sources.items[low];
+	memmove(*out + 1, *out, (symbolizer->sources.count - 1 - low) * sizeof(source));
+	**out = source;
+	return 0;
+}
+
+static void set_names(const struct symbolizer *symbolizer, const char *raw, struct symbol_frame *frame)
+{
+	frame->system_name = raw;
+	frame->name = raw;
+	if (!symbolizer->options.no_demangle)
+		frame->name = demangler_name(symbolizer->demangler, raw);
+}
+
+static bool is_mangled(const char *name)
+{
+	return !strncmp(name, "_Z", 2) || !strncmp(name, "_R", 2);
+}
+
+int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
+		       struct symbol_frame *frames, size_t max)
+{
+	struct dwarf_frame *levels = symbolizer->levels;
+	struct source *source;
+	const char *symbol;
+	int count = 0, err;
+
+	err = find_source(symbolizer, image, &source);
+	if (err || !max)
+		return err;
+	if (source->dwarf)
+		count = dwarf_index_lookup(source->dwarf, vaddr, levels,
+					   max < LEVELS_MAX ? max : LEVELS_MAX);
+	if (count < 0)
+		return count;
+	symbol = symbol_table_find(source->table, vaddr);
+	if (!count) {
+		levels[0] = (struct dwarf_frame){.file = "", .physical = true};
+		count = 1;
+	}
+	/* A function unknown to DWARF, as those of assembler are: the symbol, with the line there may be. */
+	if (count == 1 && !levels[0].name && !symbol)
+		return 0;
+	for (int i = 0; i < count; i++) {
+		const struct dwarf_frame *level = &levels[i];
+		const char *raw = level->linkage_name ? level->linkage_name : level->name;
+
+		/*
+		 * Methods of local classes and lambdas have a bare name only ("operator()"); the symbol
+		 * says whose.
+		 */
+		if (level->physical && symbol && (!raw || (!level->linkage_name && is_mangled(symbol))))
+			raw = symbol;
+		frames[i] = (struct symbol_frame){
+			.file = level->file,
+			.line = level->line,
+			.start_line = level->start_line,
+		};
+		set_names(symbolizer, raw ? raw : "[unknown]", &frames[i]);
+	}
+	return count;
+}
+
+void symbolizer_source(struct symbolizer *symbolizer, const struct image *image,
+		       struct symbol_source *out)
+{
+	struct source *source;
+
+	*out = (struct symbol_source){0};
+	if (find_source(symbolizer, image, &source))
+		return;
+	out->has_functions = source->dwarf || symbol_table_count(source->table) > 0;
+	out->has_lines = source->dwarf && dwarf_index_has_lines(source->dwarf);
+	out->has_inlines = source->dwarf != NULL;
+}

@@ -1,0 +1,365 @@
+#include "target/process.h"
+
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* /proc files of one process are short, but for maps; a hostile one cannot make them endless. */
+#define PROC_TEXT_MAX 4096
+#define PF_KTHREAD    0x00200000
+
+static int open_proc(pid_t pid, const char *name)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Reads at most size - 1 bytes and ends them with NUL. Their number, or -errno. */
+static ssize_t read_proc(pid_t pid, const char *name, char *text, size_t size)
+{
+	CLEANUP(cleanup_fd) int fd = open_proc(pid, name);
+	size_t length = 0;
+
+	if (fd < 0)
+		return fd;
+	while (length < size - 1) {
+		ssize_t n = read(fd, text + length, size - 1 - length);
+
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		length += (size_t)n;
+	}
+	text[length] = '\0';
+	return (ssize_t)length;
+}
+
+static char *read_link(pid_t pid, const char *name)
+{
+	char path[64], target[4096];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	n = readlink(path, target, sizeof(target) - 1);
+	target[n < 0 ? 0 : n] = '\0';
+	return strdup(target);
+}
+
+/* The process's state and flags, from /proc/PID/stat (proc(5)): what follows the last ')'. */
+static int check_kind(pid_t pid)
+{
+	char text[PROC_TEXT_MAX], state;
+	unsigned int flags;
+	const char *rest;
+	ssize_t n = read_proc(pid, "stat", text, sizeof(text));
+
+	if (n < 0)
+		return n == -ENOENT ? -ESRCH : (int)n;
+	rest = strrchr(text, ')');
+	if (!rest || sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2)
+		return -ESRCH;
+	if (flags & PF_KTHREAD)
+		return -ENXIO;
+	if (state == 'Z' || state == 'X')
+		return -ECHILD;
+	return 0;
+}
+
+/* The process that thread `tid` belongs to. */
+static pid_t process_of_thread(pid_t tid)
+{
+	char text[PROC_TEXT_MAX];
+	const char *line;
+	int tgid;
+
+	if (read_proc(tid, "status", text, sizeof(text)) < 0)
+		return tid;
+	line = strstr(text, "\nTgid:");
+	return line && sscanf(line, "\nTgid: %d", &tgid) == 1 ? tgid : tid;
+}
+
+static int read_names(struct process *process)
+{
+	char text[64] = "";
+	ssize_t n = read_proc(process->pid, "comm", text, sizeof(text));
+	char *exe = read_link(process->pid, "exe");
+	char *comm;
+
+	if (n > 0 && text[n - 1] == '\n')
+		text[n - 1] = '\0';
+	comm = strdup(n > 0 ? text : "");
+	if (!comm || !exe) {
+		free(comm);
+		free(exe);
+		return -ENOMEM;
+	}
+	free(process->comm);
+	free(process->exe);
+	process->comm = comm;
+	process->exe = exe;
+	return 0;
+}
+
+int process_open(pid_t pid, struct process **out)
+{
+	struct process *process;
+	int err;
+
+	pid = process_of_thread(pid);
+	err = check_kind(pid);
+	if (err)
+		return err;
+	process = calloc(1, sizeof(*process));
+	if (!process)
+		return -ENOMEM;
+	process->pid = pid;
+	process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (process->pidfd < 0)
+		err = -errno;
+	if (!err)
+		err = read_names(process);
+	if (!err)
+		err = process_refresh(process);
+	if (err) {
+		process_free(process);
+		return err == -ENOENT ? -ESRCH : err;
+	}
+	*out = process;
+	return 0;
+}
+
+static void mappings_clear(struct process *process)
+{
+	vec_for_each(mapping, &process->mappings)
+		free(mapping->path);
+	process->mappings.count = 0;
+}
+
+void process_free(struct process *process)
+{
+	if (!process)
+		return;
+	mappings_clear(process);
+	free(process->mappings.items);
+	vec_for_each(image, &process->images)
+		image_free(*image);
+	free(process->images.items);
+	free(process->comm);
+	free(process->exe);
+	if (process->pidfd >= 0)
+		close(process->pidfd);
+	free(process);
+}
+
+/* --- the files behind the mappings -------------------------------------------------------------- */
+
+/* By the path in the target's root: for a mapping that is not there any more. */
+static int open_by_path(pid_t pid, const char *path)
+{
+	/* A target's symlinks are followed inside its root only; a FIFO must not block, a device not act. */
+	struct open_how how = {
+		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	};
+	char root_path[64];
+	CLEANUP(cleanup_fd) int root = -1;
+	int fd;
+
+	snprintf(root_path, sizeof(root_path), "/proc/%d/root", pid);
+	root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0) /* the process is gone: what is left is to look where we are */
+		root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -errno;
+	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	return fd < 0 ? -errno : fd;
+}
+
+/* map_files is the file that is mapped, whatever has become of its name. */
+static int open_mapped(pid_t pid, const struct mapping *mapping)
+{
+	char name[64];
+	struct stat st;
+	int fd;
+
+	snprintf(name, sizeof(name), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, pid, mapping->start,
+		 mapping->end);
+	fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0)
+		return fd;
+	fd = open_by_path(pid, mapping->path);
+	if (fd < 0)
+		return fd;
+	/* Same name, same file? The device is not compared: on overlays maps and stat differ. */
+	if (fstat(fd, &st) || st.st_ino != mapping->inode) {
+		close(fd);
+		return -ESTALE;
+	}
+	return fd;
+}
+
+/* The image of a mapping: one that is known, or opened now; NULL where there is none to be had. */
+static struct image *image_of(struct process *process, const struct mapping *mapping)
+{
+	struct image *image;
+	int fd;
+
+	if (!mapping->inode || mapping->path[0] != '/')
+		return NULL;
+	vec_for_each(known, &process->images) {
+		if ((*known)->inode == mapping->inode && strcmp((*known)->path, mapping->path) == 0)
+			return *known;
+	}
+	fd = open_mapped(process->pid, mapping);
+	if (fd < 0 || image_open(fd, mapping->path, &image))
+		return NULL;
+	/* image_open() took the inode from the file itself; on overlays maps may show another. */
+	image->inode = mapping->inode;
+	if (vec_push(&process->images, image)) {
+		image_free(image);
+		return NULL;
+	}
+	return image;
+}
+
+/* --- the mappings ------------------------------------------------------------------------------- */
+
+/* First mapping that ends after address. */
+static size_t lower_bound(const struct process *process, uint64_t address)
+{
+	size_t low = 0, high = process->mappings.count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (process->mappings.items[middle].end <= address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+int process_add_mapping(struct process *process, const struct mapping *mapping)
+{
+	size_t at = lower_bound(process, mapping->start), end = at;
+	struct mapping copy = *mapping, *items;
+
+	if (mapping->start >= mapping->end)
+		return 0;
+	if (process->mappings.count >= PROCESS_MAPPINGS_MAX) {
+		process->dropped++;
+		return 0;
+	}
+	copy.path = strdup(mapping->path);
+	if (!copy.path)
+		return -ENOMEM;
+	copy.image = image_of(process, &copy);
+	if (vec_reserve((void **)&process->mappings.items, &process->mappings.capacity,
+			process->mappings.count, sizeof(copy))) {
+		free(copy.path);
+		return -ENOMEM;
+	}
+	items = process->mappings.items;
+	while (end < process->mappings.count && items[end].start < copy.end)
+		free(items[end++].path);
+	memmove(&items[at + 1], &items[end], (process->mappings.count - end) * sizeof(*items));
+	items[at] = copy;
+	process->mappings.count = process->mappings.count - (end - at) + 1;
+	return 0;
+}
+
+/* One line of maps: "start-end perms offset major:minor inode   path". False: not executable, or broken. */
+static bool parse_line(char *line, struct mapping *mapping)
+{
+	unsigned int major, minor;
+	unsigned long inode;
+	char permissions[5];
+	int path_at = 0;
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %lu %n", &mapping->start,
+		   &mapping->end, permissions, &mapping->offset, &major, &minor, &inode,
+		   &path_at) < 7)
+		return false;
+	mapping->dev = makedev(major, minor);
+	mapping->inode = inode;
+	mapping->path = line + path_at;
+	return permissions[2] == 'x';
+}
+
+int process_refresh(struct process *process)
+{
+	CLEANUP(cleanup_file) FILE *maps = NULL;
+	CLEANUP(cleanup_free) char *line = NULL;
+	size_t capacity = 0;
+	ssize_t length;
+	bool empty = true;
+	int fd = open_proc(process->pid, "maps");
+
+	if (fd < 0)
+		return fd;
+	maps = fdopen(fd, "r");
+	if (!maps) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while ((length = getline(&line, &capacity, maps)) > 0) {
+		struct mapping mapping = {0};
+		int err;
+
+		empty = false;
+		if (line[length - 1] == '\n')
+			line[length - 1] = '\0';
+		if (!parse_line(line, &mapping))
+			continue;
+		err = process_add_mapping(process, &mapping);
+		if (err)
+			return err;
+	}
+	return empty ? -ESRCH : 0;
+}
+
+void process_exec(struct process *process)
+{
+	mappings_clear(process);
+	/* A process that is gone by now keeps the names it had. */
+	if (check_kind(process->pid) == 0)
+		read_names(process);
+}
+
+const struct mapping *process_find(const struct process *process, uint64_t address)
+{
+	size_t at = lower_bound(process, address);
+
+	if (at < process->mappings.count && process->mappings.items[at].start <= address)
+		return &process->mappings.items[at];
+	return NULL;
+}
+
+uint64_t process_rss(const struct process *process)
+{
+	char text[256];
+	uint64_t pages;
+
+	if (read_proc(process->pid, "statm", text, sizeof(text)) <= 0 ||
+	    sscanf(text, "%*u %" SCNu64, &pages) != 1)
+		return 0;
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}

@@ -1,0 +1,44 @@
+/*
+ * What happens to the processes of a host while they are traced: executable mappings, exec, fork. The
+ * kernel's perf records tell it, one ring buffer per CPU: mappings are thus known even of a process that
+ * is gone before anybody could read its /proc.
+ */
+#ifndef ALLOCTRACE_WATCH_H
+#define ALLOCTRACE_WATCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum watch_type {
+	WATCH_MAPPED, /* an executable mapping was made */
+	WATCH_EXEC,   /* the process executes another program */
+	WATCH_FORK,   /* the process made another */
+	WATCH_LOST,   /* records were lost: read /proc again */
+};
+
+struct watch_event {
+	enum watch_type type;
+	int64_t time; /* ns of CLOCK_MONOTONIC; orders events of different CPUs */
+	pid_t pid;
+	uint64_t start, length, offset; /* WATCH_MAPPED */
+	dev_t dev;
+	ino_t inode;
+	char *path; /* WATCH_MAPPED; owned by the watch, until the next watch_read() */
+};
+
+struct watch;
+
+/* 0, -EACCES or -EPERM (not permitted), -ENOENT/-EOPNOTSUPP (no perf events), -ENOMEM. */
+int watch_open(struct watch **out);
+void watch_free(struct watch *watch);
+
+/* Readable when there is much to read; a little may wait, so call watch_read() from time to time. */
+int watch_fd(const struct watch *watch);
+
+/*
+ * All events since the last call, in order of time: *events is valid until the next call. 0 or -ENOMEM.
+ */
+int watch_read(struct watch *watch, const struct watch_event **events, size_t *count);
+
+#endif

@@ -1,0 +1,353 @@
+/*
+ * Links: from the functions of an allocator to probes in the kernel, in one of three ways. libbpf 1.1
+ * knows no uprobe_multi, so those links are made by bpf(2) itself.
+ */
+#include "tracer/internal.h"
+
+#include "alloctrace.skel.h"
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <bpf/bpf.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* enum bpf_attach_type and flags of <linux/bpf.h> 6.6 and 6.13, for older headers. */
+#define ATTACH_UPROBE_MULTI   48
+#define ATTACH_UPROBE_SESSION 57
+#define UPROBE_MULTI_RETURN   1
+
+const char *const tracer_kind_names[TRACER_KINDS] = {
+	[TRACER_SESSION] = "session",
+	[TRACER_MULTI] = "multi",
+	[TRACER_PERF] = "perf",
+};
+
+/* union bpf_attr of BPF_LINK_CREATE with link_create.uprobe_multi (linux/bpf.h since 6.6). */
+struct uprobe_multi_attr {
+	uint32_t prog_fd, target_fd, attach_type, flags;
+	uint64_t path, offsets, ref_ctr_offsets, cookies;
+	uint32_t count, multi_flags, pid, pad;
+};
+
+static int link_create(struct uprobe_multi_attr *attr)
+{
+	int fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, attr, sizeof(*attr));
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* --- which ways there are ----------------------------------------------------------------------- */
+
+static uint32_t attach_type(enum tracer_kind kind)
+{
+	return kind == TRACER_SESSION ? ATTACH_UPROBE_SESSION : ATTACH_UPROBE_MULTI;
+}
+
+bool attach_kind_exists(enum tracer_kind kind)
+{
+	/* r0 = 0; exit */
+	const struct bpf_insn program[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	uint64_t offset = 0;
+	int err;
+
+	if (kind == TRACER_PERF)
+		return true;
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type(kind));
+	CLEANUP(cleanup_fd) int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_kind", "GPL", program,
+						   sizeof(program) / sizeof(*program), &options);
+	if (fd < 0)
+		return false;
+	struct uprobe_multi_attr attr = {
+		.prog_fd = (uint32_t)fd,
+		.attach_type = attach_type(kind),
+		/* A folder cannot be probed: a kernel that knows the type gets as far as saying that. */
+		.path = (uintptr_t)"/",
+		.offsets = (uintptr_t)&offset,
+		.count = 1,
+	};
+	err = link_create(&attr);
+	if (err >= 0)
+		close(err);
+	return err == -EBADF;
+}
+
+static volatile unsigned int self_test_calls;
+
+/* The function that attach_sees_threads() probes. */
+__attribute__((noinline)) static void *self_test_function(void *unused)
+{
+	self_test_calls++;
+	return unused;
+}
+
+/* File offset of an address in our own executable: its segment is in the first object of the list. */
+static int own_offset(struct dl_phdr_info *info, size_t size, void *context)
+{
+	uint64_t *offset = context, address = *offset - info->dlpi_addr;
+
+	(void)size;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+
+		if (segment->p_type == PT_LOAD && address >= segment->p_vaddr &&
+		    address - segment->p_vaddr < segment->p_filesz) {
+			*offset = address - segment->p_vaddr + segment->p_offset;
+			return 1;
+		}
+	}
+	return -1;
+}
+
+int attach_sees_threads(struct tracer *tracer)
+{
+	uint64_t offset = (uintptr_t)self_test_function;
+	pthread_t thread;
+	CLEANUP(cleanup_fd) int fd = -1;
+
+	if (dl_iterate_phdr(own_offset, &offset) != 1)
+		return -ENOEXEC;
+	struct uprobe_multi_attr attr = {
+		.prog_fd = (uint32_t)bpf_program__fd(tracer->bpf->progs.count_hit),
+		.attach_type = ATTACH_UPROBE_MULTI,
+		.path = (uintptr_t)"/proc/self/exe",
+		.offsets = (uintptr_t)&offset,
+		.count = 1,
+		.pid = (uint32_t)getpid(),
+	};
+	fd = link_create(&attr);
+	if (fd < 0)
+		return fd;
+	if (pthread_create(&thread, NULL, self_test_function, NULL))
+		return -EAGAIN;
+	pthread_join(thread, NULL);
+	return tracer->bpf->bss->self_test_hits > 0;
+}
+
+/* --- programs ----------------------------------------------------------------------------------- */
+
+struct shape_programs {
+	struct bpf_program *session, *entry, *ret;
+};
+
+static struct shape_programs programs_of(const struct alloctrace_bpf *bpf, enum allocator_shape shape)
+{
+	switch (shape) {
+	case SHAPE_MALLOC:
+		return (struct shape_programs){bpf->progs.malloc_session, bpf->progs.malloc_entry,
+					       bpf->progs.pointer_return};
+	case SHAPE_CALLOC:
+		return (struct shape_programs){bpf->progs.calloc_session, bpf->progs.calloc_entry,
+					       bpf->progs.pointer_return};
+	case SHAPE_REALLOC:
+		return (struct shape_programs){bpf->progs.realloc_session, bpf->progs.realloc_entry,
+					       bpf->progs.pointer_return};
+	case SHAPE_MEMALIGN:
+		return (struct shape_programs){bpf->progs.memalign_session,
+					       bpf->progs.memalign_entry,
+					       bpf->progs.pointer_return};
+	case SHAPE_POSIX_MEMALIGN:
+		return (struct shape_programs){bpf->progs.posix_memalign_session,
+					       bpf->progs.posix_memalign_entry,
+					       bpf->progs.stored_return};
+	default:
+		return (struct shape_programs){.entry = bpf->progs.free_entry};
+	}
+}
+
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
+{
+	uint32_t multi = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, bpf->obj) {
+		if (bpf_program__type(program) == BPF_PROG_TYPE_KPROBE)
+			bpf_program__set_autoload(program, false);
+	}
+	for (enum allocator_shape shape = 0; shape < SHAPE_COUNT; shape++) {
+		struct shape_programs used = programs_of(bpf, shape);
+
+		if (kind == TRACER_SESSION && used.session) {
+			bpf_program__set_autoload(used.session, true);
+			bpf_program__set_expected_attach_type(used.session, ATTACH_UPROBE_SESSION);
+			continue;
+		}
+		bpf_program__set_autoload(used.entry, true);
+		bpf_program__set_expected_attach_type(used.entry, multi);
+		if (used.ret) {
+			bpf_program__set_autoload(used.ret, true);
+			bpf_program__set_expected_attach_type(used.ret, multi);
+		}
+	}
+	if (kind == TRACER_MULTI) {
+		bpf_program__set_autoload(bpf->progs.count_hit, true);
+		bpf_program__set_expected_attach_type(bpf->progs.count_hit, multi);
+	}
+}
+
+/* --- links -------------------------------------------------------------------------------------- */
+
+/* The probe sites of an image that one program serves. */
+struct sites {
+	uint64_t *offsets, *cookies; /* both `count` */
+	uint32_t count;
+	pid_t tgid;
+	char path[64];
+};
+
+static int keep_link(struct tracer *tracer, int fd, struct bpf_link *link)
+{
+	struct probe_link item = {.fd = fd, .link = link};
+
+	if (fd < 0 && !link)
+		return -EINVAL;
+	if (!vec_push(&tracer->links, item))
+		return 0;
+	if (fd >= 0)
+		close(fd);
+	bpf_link__destroy(link);
+	return -ENOMEM;
+}
+
+static int attach_multi(struct tracer *tracer, const struct bpf_program *program,
+			const struct sites *sites, bool at_return)
+{
+	struct uprobe_multi_attr attr = {
+		.prog_fd = (uint32_t)bpf_program__fd(program),
+		.attach_type = (uint32_t)bpf_program__get_expected_attach_type(program),
+		.path = (uintptr_t)sites->path,
+		.offsets = (uintptr_t)sites->offsets,
+		.cookies = (uintptr_t)sites->cookies,
+		.count = sites->count,
+		.multi_flags = at_return ? UPROBE_MULTI_RETURN : 0,
+		.pid = (uint32_t)sites->tgid,
+	};
+	int fd = link_create(&attr);
+
+	return fd < 0 ? fd : keep_link(tracer, fd, NULL);
+}
+
+static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
+		       const struct sites *sites, bool at_return)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < sites->count && !err; i++) {
+		LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = sites->cookies[i],
+			    .retprobe = at_return);
+		struct bpf_link *link = bpf_program__attach_uprobe_opts(
+			program, sites->tgid, sites->path, sites->offsets[i], &options);
+
+		err = link ? keep_link(tracer, -1, link) : -errno;
+	}
+	return err;
+}
+
+static int attach_program(struct tracer *tracer, const struct bpf_program *program,
+			  const struct sites *sites, bool at_return)
+{
+	return tracer->kind == TRACER_PERF ? attach_perf(tracer, program, sites, at_return) :
+					     attach_multi(tracer, program, sites, at_return);
+}
+
+static int attach_shape(struct tracer *tracer, enum allocator_shape shape, const struct sites *sites)
+{
+	struct shape_programs programs = programs_of(tracer->bpf, shape);
+	int err;
+
+	if (!sites->count)
+		return 0;
+	if (tracer->kind == TRACER_SESSION && programs.session)
+		return attach_program(tracer, programs.session, sites, false);
+	/*
+	 * The return first: a call whose entry is seen must have its return seen too. Of a call that is
+	 * under way when the return probe comes, nothing is pending.
+	 */
+	err = programs.ret ? attach_program(tracer, programs.ret, sites, true) : 0;
+	return err ? err : attach_program(tracer, programs.entry, sites, false);
+}
+
+/* Return addresses that mark a call as part of another, as seen from every probe site. */
+static int add_nested(struct tracer *tracer, uint32_t slot, const struct allocator *allocator)
+{
+	const uint8_t present = 1;
+
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+
+		for (size_t j = 0; function->shape != SHAPE_FREE && j < allocator->nested_return_count;
+		     j++) {
+			struct nested_key key = {
+				.from_site = (int64_t)(allocator->nested_returns[j] - function->site),
+				.target = slot,
+			};
+			int err = bpf_map__update_elem(tracer->bpf->maps.nested, &key, sizeof(key),
+						       &present, sizeof(present), BPF_ANY);
+
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+static void close_links(struct tracer *tracer, size_t keep)
+{
+	while (tracer->links.count > keep) {
+		struct probe_link *link = &tracer->links.items[--tracer->links.count];
+
+		if (link->fd >= 0)
+			close(link->fd);
+		bpf_link__destroy(link->link);
+	}
+}
+
+int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
+		  const struct allocator *allocator)
+{
+	CLEANUP(cleanup_free) uint64_t *offsets = NULL;
+	CLEANUP(cleanup_free) uint64_t *cookies = NULL;
+	size_t before = tracer->links.count;
+	int err = add_nested(tracer, slot, allocator);
+
+	offsets = calloc(allocator->function_count, sizeof(*offsets));
+	cookies = calloc(allocator->function_count, sizeof(*cookies));
+	if (!offsets || !cookies)
+		err = -ENOMEM;
+	/*
+	 * SHAPE_FREE comes first, so that no allocation is recorded whose free would pass unseen (while a
+	 * recording runs, the flag that holds both back is already set).
+	 */
+	for (int i = SHAPE_COUNT - 1; i >= 0 && !err; i--) {
+		struct sites sites = {.offsets = offsets, .cookies = cookies, .tgid = tgid};
+
+		/* The descriptor, not a path: it is the file that was looked at. */
+		snprintf(sites.path, sizeof(sites.path), "/proc/self/fd/%d", image->fd);
+		for (size_t j = 0; j < allocator->function_count; j++) {
+			const struct allocator_function *function = &allocator->functions[j];
+
+			if (function->shape != (enum allocator_shape)i)
+				continue;
+			offsets[sites.count] = function->site_offset;
+			cookies[sites.count++] =
+				slot | (function->tail_calls_allocator ? COOKIE_TAIL_CALLS : 0);
+		}
+		err = attach_shape(tracer, (enum allocator_shape)i, &sites);
+	}
+	if (err)
+		close_links(tracer, before);
+	return err;
+}
+
+void tracer_detach(struct tracer *tracer)
+{
+	close_links(tracer, 0);
+}

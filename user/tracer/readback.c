@@ -1,0 +1,201 @@
+/* Maps -> profile. */
+#include "tracer/internal.h"
+
+#include "alloctrace.skel.h"
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Entries fetched by one system call. A bucket of the hash never comes near. */
+#define BATCH 8192
+
+static const struct {
+	const char *text;
+	bool loss;
+} counter_texts[COUNTER_COUNT] = {
+#define X(id, text_, loss_) [id] = {.text = (text_), .loss = (loss_)},
+	COUNTERS(X)
+#undef X
+};
+
+struct count_entry {
+	struct count_key key;
+	struct count count;
+};
+
+struct count_entries {
+	struct count_entry *items;
+	size_t count, capacity;
+};
+
+/* Calls that began and have not returned. */
+static int count_in_flight(const struct tracer *tracer, uint32_t slot, uint64_t *in_flight)
+{
+	int fd = bpf_map__fd(tracer->bpf->maps.pending), err;
+	struct pending_key key, *previous = NULL;
+	struct pending_call call;
+
+	*in_flight = 0;
+	while (!(err = bpf_map_get_next_key(fd, previous, &key))) {
+		if (key.target == slot && !bpf_map_lookup_elem(fd, &key, &call))
+			*in_flight += call.sampled;
+		previous = &key;
+	}
+	return err == -ENOENT ? 0 : err;
+}
+
+int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counters[COUNTER_COUNT])
+{
+	int cpus = libbpf_num_possible_cpus(), err;
+	CLEANUP(cleanup_free) struct cpu_state *states = NULL;
+
+	if (cpus < 0)
+		return cpus;
+	states = calloc((size_t)cpus, sizeof(*states));
+	if (!states)
+		return -ENOMEM;
+	err = bpf_map__lookup_elem(tracer->bpf->maps.cpus, &slot, sizeof(slot), states,
+				   (size_t)cpus * sizeof(*states), 0);
+	if (err)
+		return err;
+	memset(counters, 0, COUNTER_COUNT * sizeof(*counters));
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		for (int i = 0; i < COUNTER_COUNT; i++)
+			counters[i] += states[cpu].counters[i];
+	}
+	/* While probes are in, what is pending may yet return. */
+	return tracer->links.count ? 0 :
+				     count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);
+}
+
+/* All counts of a slot. */
+static int read_counts(const struct tracer *tracer, uint32_t slot, struct count_entries *out)
+{
+	CLEANUP(cleanup_free) struct count_key *keys = calloc(BATCH, sizeof(*keys));
+	CLEANUP(cleanup_free) struct count *values = calloc(BATCH, sizeof(*values));
+	int fd = bpf_map__fd(tracer->bpf->maps.counts), err;
+	uint32_t position = 0, *previous = NULL;
+
+	if (!keys || !values)
+		return -ENOMEM;
+	do {
+		uint32_t n = BATCH;
+
+		err = bpf_map_lookup_batch(fd, previous, &position, keys, values, &n, NULL);
+		if (err && err != -ENOENT)
+			return err;
+		for (uint32_t i = 0; i < n; i++) {
+			struct count_entry entry = {.key = keys[i], .count = values[i]};
+
+			if (keys[i].target == slot && vec_push(out, entry))
+				return -ENOMEM;
+		}
+		previous = &position;
+	} while (!err);
+	return 0;
+}
+
+static int by_stack_and_size(const void *a, const void *b)
+{
+	const struct count_key *x = &((const struct count_entry *)a)->key;
+	const struct count_key *y = &((const struct count_entry *)b)->key;
+
+	if (x->stack != y->stack)
+		return x->stack < y->stack ? -1 : 1;
+	return x->size_class < y->size_class ? -1 : x->size_class > y->size_class;
+}
+
+/* One stack as a site. */
+static int add_site(const struct tracer *tracer, uint64_t key,
+		    bool (*executable)(uint64_t address, const void *context), const void *context,
+		    struct profile *profile, uint32_t *site, uint32_t *end)
+{
+	struct stack stack;
+	uint64_t addresses[MAX_FRAMES];
+	size_t count = 0;
+	int err = bpf_map__lookup_elem(tracer->bpf->maps.stacks, &key, sizeof(key), &stack,
+				       sizeof(stack), 0);
+
+	if (err)
+		return err;
+	*end = stack.end < WALK_END_COUNT ? stack.end : WALK_UNREADABLE;
+	for (uint32_t i = 0; i < stack.frame_count && i < MAX_FRAMES; i++) {
+		/* The innermost was read where the call left it; the others are as good as the frame pointer. */
+		if (i > 0 && !executable(stack.frames[i] - 1, context)) {
+			*end = WALK_NO_CODE;
+			break;
+		}
+		addresses[count++] = stack.frames[i] - 1;
+	}
+	return profile_add_site(profile, addresses, count, *end == WALK_COMPLETE, site);
+}
+
+/* Sites and buckets; *recorded is what they hold, *forgotten what an exec has left behind. */
+static int add_counts(const struct tracer *tracer, uint32_t slot,
+		      bool (*executable)(uint64_t address, const void *context), const void *context,
+		      struct profile *profile, struct tracer_walks *walks, uint64_t *recorded,
+		      uint64_t *forgotten)
+{
+	struct count_entries entries = {0};
+	uint16_t epoch = (uint16_t)__atomic_load_n(&tracer->targets[slot].epoch, __ATOMIC_RELAXED);
+	uint64_t stack = 0;
+	uint32_t site = 0, end = 0;
+	int err = read_counts(tracer, slot, &entries);
+
+	if (!err && entries.count)
+		qsort(entries.items, entries.count, sizeof(*entries.items), by_stack_and_size);
+	for (size_t i = 0; i < entries.count && !err; i++) {
+		const struct count_entry *entry = &entries.items[i];
+		const struct count *count = &entry->count;
+
+		if (entry->key.epoch != epoch) {
+			*forgotten += count->alloc_objects;
+			continue;
+		}
+		if (!count->alloc_objects) /* made for a block that could not be kept */
+			continue;
+		if (entry->key.stack != stack)
+			err = add_site(tracer, entry->key.stack, executable, context, profile, &site,
+				       &end);
+		if (err)
+			break;
+		stack = entry->key.stack;
+		*recorded += count->alloc_objects;
+		walks->samples[end] += count->alloc_objects;
+		err = profile_add_bucket(profile, site, count->alloc_objects, count->alloc_bytes,
+					 count->alloc_objects - count->free_objects,
+					 count->alloc_bytes - count->free_bytes);
+	}
+	free(entries.items);
+	return err;
+}
+
+int tracer_readback(const struct tracer *tracer, uint32_t slot,
+		    bool (*executable)(uint64_t address, const void *context), const void *context,
+		    struct profile *profile, struct tracer_walks *walks)
+{
+	uint64_t counters[COUNTER_COUNT], forgotten = 0;
+	int err = tracer_counters(tracer, slot, counters);
+
+	memset(walks, 0, sizeof(*walks));
+	profile->info.recorded = 0;
+	if (!err)
+		err = add_counts(tracer, slot, executable, context, profile, walks,
+				 &profile->info.recorded, &forgotten);
+	if (err)
+		return err;
+	profile->info.calls = counters[COUNT_CALLS];
+	profile->info.frees = counters[COUNT_FREES];
+	profile->info.sampled = counters[COUNT_SAMPLED];
+	for (int i = COUNT_FAILED; i < COUNTER_COUNT && !err; i++)
+		err = profile_add_counter(profile, counter_texts[i].text, counters[i],
+					  counter_texts[i].loss);
+	if (!err)
+		err = profile_add_counter(profile, "recorded before another program was executed",
+					  forgotten, true);
+	return err;
+}

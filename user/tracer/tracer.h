@@ -1,0 +1,84 @@
+/*
+ * The kernel side from the outside: the only room that touches BPF.
+ *
+ * Stages: tracer_new() chooses a way of attaching by trying what the kernel has, loads the programs and
+ * makes the maps; tracer_set_target() gives a process a slot; tracer_attach() puts probes into its images,
+ * one by one, also while recording; tracer_enable() starts and stops the recording of a slot, at once;
+ * tracer_detach() takes the probes out; tracer_readback() may be called at any time.
+ */
+#ifndef ALLOCTRACE_TRACER_H
+#define ALLOCTRACE_TRACER_H
+
+#include "alloctrace.h"
+#include "binary/allocators.h"
+#include "binary/image.h"
+#include "profile/profile.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* How probes are attached; from the best to the one that every kernel has. */
+enum tracer_kind {
+	TRACER_SESSION, /* uprobe_multi sessions: returns only where wanted (6.13) */
+	TRACER_MULTI,	/* uprobe_multi, entry and return (6.6; its pid filter works since 6.10) */
+	TRACER_PERF,	/* perf events, entry and return */
+	TRACER_KINDS,
+	TRACER_AUTO = TRACER_KINDS,
+};
+
+extern const char *const tracer_kind_names[TRACER_KINDS];
+
+struct tracer_options {
+	enum tracer_kind kind; /* or TRACER_AUTO */
+	uint64_t period;       /* R, bytes; 1: every allocation */
+	uint32_t targets;      /* slots, 1 to MAX_TARGETS */
+	uint32_t max_live;     /* live blocks recorded at one time, all targets together */
+	uint32_t max_stacks;   /* different stacks */
+	bool verbose;	       /* libbpf's own messages on stderr */
+};
+
+struct tracer;
+
+/*
+ * 0; -EPERM, -EACCES (not permitted); -EOPNOTSUPP (the kernel has no such way of attaching; or no BPF, no
+ * uprobes at all); -ENOMEM; or libbpf's -errno.
+ */
+int tracer_new(const struct tracer_options *options, struct tracer **out);
+void tracer_free(struct tracer *tracer);
+
+enum tracer_kind tracer_chosen_kind(const struct tracer *tracer);
+
+int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
+
+/* 0; -ESRCH (the process has ended); or -errno of the kernel. Nothing stays attached after a failure. */
+int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
+		  const struct allocator *allocator);
+
+/* Recording of a slot on or off. 0 or -errno. */
+int tracer_enable(struct tracer *tracer, uint32_t slot, bool enabled);
+
+/* Takes all probes out of all targets; when it returns, none of the programs runs any more. */
+void tracer_detach(struct tracer *tracer);
+
+/*
+ * What the counters of a slot say, summed over CPUs. COUNT_LOST_IN_FLIGHT is only known after
+ * tracer_detach(): what is pending then never returns. 0 or -errno.
+ */
+int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counters[COUNTER_COUNT]);
+
+/* Stacks by how their walk ended, weighted by the samples recorded of them. */
+struct tracer_walks {
+	uint64_t samples[WALK_END_COUNT];
+};
+
+/*
+ * Adds sites and buckets of a slot to a profile that has its mappings, counters too; sets info.calls,
+ * frees, sampled, recorded. Addresses outside [.] of executable(address, context) end a stack early and make
+ * it incomplete: a frame pointer that is something else leads there. 0 or -errno.
+ */
+int tracer_readback(const struct tracer *tracer, uint32_t slot,
+		    bool (*executable)(uint64_t address, const void *context), const void *context,
+		    struct profile *profile, struct tracer_walks *walks);
+
+#endif
