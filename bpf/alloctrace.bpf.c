@@ -13,6 +13,7 @@
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 
 #include "alloctrace.h"
@@ -173,8 +174,10 @@ int target_exec(void *ctx)
 	__u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
 	struct target *target = slot ? bpf_map_lookup_elem(&targets, slot) : NULL;
 
-	if (target)
-		__sync_fetch_and_add(&target->epoch, 1);
+	if (!target)
+		return 0;
+	target->mappings = 0;
+	__sync_fetch_and_add(&target->epoch, 1);
 	return 0;
 }
 

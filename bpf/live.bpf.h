@@ -163,7 +163,7 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 			block_take(slot, target->epoch, call->pointer, &pending_call.old);
 	if (call->hit) {
 		count_up(cpu, COUNT_SAMPLED);
-		loss = stack_record(ctx, return_address, &pending_call.stack);
+		loss = stack_record(ctx, target, return_address, &pending_call.stack);
 		if (loss)
 			count_up(cpu, loss);
 		pending_call.sampled = !loss;

@@ -1,11 +1,23 @@
 /*
- * The walk: from the entry of an allocating function to the thread's first frame, by frame pointers.
+ * The walk: from the entry of an allocating function to the thread's first frame.
  *
- * The edge that a better unwinder takes over is stack_walk(): registers in, a filled struct stack and
- * its key out. The first frame needs no frame pointer: at the entry the return address is at [sp].
+ * Distribution binaries have no frame pointers, so each frame's size is looked up in compact tables
+ * that were made from the images' call frame information (include/unwind.h says what they hold, and
+ * how they are searched). The walk starts where everything is known: at a function's entry the return
+ * address is at [sp], and the caller's frame begins above it. From there on only return addresses are
+ * looked up: in the target's mappings, then in the page of the image's rows. What has no rule (code made
+ * at run time, hand-written assembly) is passed by the frame pointer, and the frame found so is marked.
+ *
+ * The stack is hostile memory: every read can fail, and each frame must lie above the last, so that a
+ * walk ends. Each ends with a reason.
  */
 #ifndef ALLOCTRACE_STACK_BPF_H
 #define ALLOCTRACE_STACK_BPF_H
+
+#include "unwind_arch.bpf.h"
+
+/* Pending return probes that are looked through for a return address; the kernel allows 64. */
+#define RETURN_INSTANCES_MAX 64
 
 /* Returns a claimed buffer or NULL; to be released with scratch_release(). */
 static __always_inline struct scratch *scratch_claim(void)
@@ -25,78 +37,294 @@ static __always_inline void scratch_release(struct scratch *scratch)
 	__sync_lock_test_and_set(&scratch->busy, 0);
 }
 
+/* The state of a walk: the frame that is being left, and what is kept of the ones before. */
 struct walk {
 	struct stack *stack;
-	__u64 frame_pointer;
+	__u64 pc; /* return address into this frame, or the exact pc if `exact` */
+	__u64 sp; /* at that address: the CFA of the frame inside */
+	__u64 fp;
+	__u64 slot; /* where pc was read from the stack; 0: it was not */
 	__u64 hash;
+	__u64 slice; /* the target's mappings as the walk began */
+	__u32 mapping; /* index of the last one found */
 	__u32 count;
 	__u32 end;
+	__u32 exact; /* pc was interrupted by a signal: it is not behind a call */
+	__u64 mark; /* FRAME_UNSURE if this frame was found without a rule for its place */
 };
 
-static __always_inline void walk_add(struct walk *walk, __u64 return_address)
+static __always_inline void walk_add(struct walk *walk)
 {
-	walk->stack->frames[walk->count % MAX_FRAMES] = return_address;
+	__u64 frame = (walk->pc + walk->exact) | walk->mark;
+
+	walk->stack->frames[walk->count % MAX_FRAMES] = frame;
 	walk->count++;
 	/* One round of a 64-bit multiply-xorshift: order matters, every bit spreads. */
-	walk->hash = (walk->hash ^ return_address) * 0x9e3779b97f4a7c15ULL;
+	walk->hash = (walk->hash ^ frame) * 0x9e3779b97f4a7c15ULL;
 	walk->hash ^= walk->hash >> 29;
 }
 
-/* One frame: {saved frame pointer, return address} at the frame pointer. 1 ends bpf_loop. */
+static __always_inline bool mapping_holds(const struct unwind_mapping *mapping, __u64 pc)
+{
+	return pc >= mapping->start && pc < mapping->end;
+}
+
+/* The mapping that holds pc: that of the frame before, or by binary search. */
+static __always_inline struct unwind_mapping *mapping_find(struct walk *walk, __u64 pc)
+{
+	__u32 low = walk->slice >> 32, high = low + (__u32)walk->slice, key = walk->mapping;
+	struct unwind_mapping *mapping = bpf_map_lookup_elem(&mappings, &key);
+
+	if (mapping && mapping_holds(mapping, pc))
+		return mapping;
+	for (int i = 0; i < MAPPING_SEARCH_STEPS && low < high; i++) {
+		key = low + (high - low) / 2;
+		mapping = bpf_map_lookup_elem(&mappings, &key);
+		if (!mapping)
+			return NULL;
+		if (pc < mapping->start) {
+			high = key;
+		} else if (pc >= mapping->end) {
+			low = key + 1;
+		} else {
+			walk->mapping = key;
+			return mapping;
+		}
+	}
+	return NULL;
+}
+
+static __always_inline struct unwind_row *row_at(__u32 number)
+{
+	__u32 element = number / 2;
+	struct unwind_row_pair *pair = bpf_map_lookup_elem(&unwind_rows, &element);
+
+	return pair ? &pair->rows[number % 2] : NULL;
+}
+
+/* The rule in force at pc, by the search of include/unwind.h. NULL: none. */
+static __always_inline struct unwind_rule *rule_find(const struct unwind_mapping *mapping, __u64 pc)
+{
+	const struct unwind_image *image = &mapping->image;
+	__u64 vaddr = pc - mapping->bias;
+	__u32 key = (vaddr >> UNWIND_PAGE_SHIFT) - image->first_page, low, high, rule;
+	struct unwind_page *page;
+	struct unwind_row *row;
+
+	if (vaddr >> UNWIND_PAGE_SHIFT > ~0U || key >= image->page_count)
+		return NULL;
+	key += image->first_index;
+	page = bpf_map_lookup_elem(&unwind_pages, &key);
+	if (!page)
+		return NULL;
+	low = image->first_row + page->low;
+	high = image->first_row + page->high;
+	for (int i = 0; i < UNWIND_SEARCH_STEPS && high - low > 1; i++) {
+		__u32 middle = low + (high - low) / 2;
+
+		row = row_at(middle);
+		if (!row)
+			return NULL;
+		if (row->pc_low <= (vaddr & (UNWIND_PAGE_SIZE - 1)))
+			low = middle;
+		else
+			high = middle;
+	}
+	row = row_at(low);
+	if (!row)
+		return NULL;
+	rule = row->rule;
+	return bpf_map_lookup_elem(&unwind_rules, &rule);
+}
+
+/*
+ * A pending return probe has put a trampoline where the return address was. The kernel keeps the original,
+ * with the place it was at.
+ */
+static __always_inline bool trampoline_resolve(struct walk *walk)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct return_instance *instance = BPF_CORE_READ(task, utask, return_instances);
+
+	for (int i = 0; i < RETURN_INSTANCES_MAX && instance; i++) {
+		if (BPF_CORE_READ(instance, stack) == walk->slot) {
+			walk->pc = BPF_CORE_READ(instance, orig_ret_vaddr);
+			return true;
+		}
+		instance = BPF_CORE_READ(instance, next);
+	}
+	return false;
+}
+
+static __always_inline bool read_word(__u64 address, __u64 *word)
+{
+	return !bpf_probe_read_user(word, sizeof(*word), (void *)address);
+}
+
+/* Goes out by the frame pointer. 0, or the end of the walk. */
+static __always_inline __u32 step_by_pointer(struct walk *walk)
+{
+	__u64 frame[2]; /* saved frame pointer, return address */
+
+	if (walk->fp < walk->sp || walk->fp & 7)
+		return WALK_NO_RULE;
+	if (bpf_probe_read_user(frame, sizeof(frame), (void *)walk->fp))
+		return WALK_UNREADABLE;
+	walk->slot = walk->fp + 8;
+	walk->sp = walk->fp + 16;
+	walk->fp = frame[0];
+	walk->pc = frame[1];
+	walk->mark = FRAME_UNSURE;
+	return 0;
+}
+
+/* Goes out by a rule that tells the CFA. 0, or the end of the walk. */
+static __always_inline __u32 step_by_rule(struct walk *walk, const struct unwind_rule *rule,
+					  bool exact)
+{
+	__u32 kind = unwind_rule_kind(rule);
+	bool by_fp = kind == UNWIND_FP || kind == UNWIND_DEREF_FP;
+	bool deref = kind == UNWIND_DEREF_SP || kind == UNWIND_DEREF_FP;
+	__u64 base = by_fp ? walk->fp : walk->sp;
+	__u64 cfa = base + unwind_rule_cfa_off(rule), frame[2];
+	__s64 fp_slot = rule->fp_slot, ra_slot = rule->ra_slot;
+
+	if (deref) {
+		if (!read_word(cfa, &cfa))
+			return WALK_UNREADABLE;
+		cfa += 8 + 8 * ra_slot;
+		ra_slot = -1;
+	} else if (kind == UNWIND_PLT) {
+		if ((walk->pc & 15) >= (__u64)fp_slot)
+			cfa += 8;
+		fp_slot = UNWIND_SLOT_SAME;
+	}
+	if (cfa <= walk->sp)
+		return WALK_NOT_GROWING;
+	if (!deref && fp_slot == ra_slot - 1) {
+		/* As `push rbp` at a function's start leaves them: both in one read. */
+		if (bpf_probe_read_user(frame, sizeof(frame), (void *)(cfa + 8 * fp_slot)))
+			return WALK_UNREADABLE;
+		walk->fp = frame[0];
+		walk->pc = frame[1];
+	} else {
+		if (!read_word(cfa + 8 * ra_slot, &walk->pc))
+			return WALK_UNREADABLE;
+		if (fp_slot == UNWIND_SLOT_UNDEFINED)
+			walk->fp = 0; /* what needs it will find it below the stack pointer */
+		else if (fp_slot != UNWIND_SLOT_SAME &&
+			 !read_word((deref ? base : cfa) + 8 * fp_slot, &walk->fp))
+			return WALK_UNREADABLE;
+	}
+	walk->slot = cfa + 8 * ra_slot;
+	walk->sp = cfa;
+	/* Tables are pruned to call sites: where a signal interrupted, the rule may be another's. */
+	walk->mark = exact ? FRAME_UNSURE : 0;
+	return 0;
+}
+
+/* Goes out of a signal handler, to the code it interrupted. 0, or the end of the walk. */
+static __always_inline __u32 step_by_signal(struct walk *walk)
+{
+	__u64 sp, fp, pc;
+
+	if (!read_word(walk->sp + SIGFRAME_SP, &sp) || !read_word(walk->sp + SIGFRAME_FP, &fp) ||
+	    !read_word(walk->sp + SIGFRAME_PC, &pc))
+		return WALK_UNREADABLE;
+	/*
+	 * No test that sp grows: a handler may run on a stack of its own. As signal frames cost two frames
+	 * each and frames are limited, the walk ends all the same.
+	 */
+	walk->sp = sp;
+	walk->fp = fp;
+	walk->pc = pc;
+	walk->slot = 0;
+	walk->exact = 1;
+	walk->mark = 0;
+	return 0;
+}
+
+/* One frame: keeps its pc, then goes out to its caller. Returns 1 at the end. */
 static long walk_step(__u64 index, struct walk *walk)
 {
-	__u64 frame[2];
+	struct unwind_mapping *mapping;
+	struct unwind_rule *rule;
+	__u32 end, exact = walk->exact;
+	__u64 at = walk->pc - 1 + exact;
 
-	if (walk->frame_pointer == 0) {
+	if (walk->pc == 0) { /* some thread starts push a 0 where a return address would be */
 		walk->end = WALK_COMPLETE;
+		return 1;
+	}
+	mapping = mapping_find(walk, at);
+	if (!mapping && walk->slot && trampoline_resolve(walk)) {
+		at = walk->pc - 1;
+		mapping = mapping_find(walk, at);
+	}
+	if (!mapping) {
+		/* The first is what called the allocator, whatever is known of it. */
+		if (!walk->count)
+			walk_add(walk);
+		walk->end = WALK_NO_MAPPING;
 		return 1;
 	}
 	if (walk->count >= MAX_FRAMES)
 		return 1;
-	if (bpf_probe_read_user(frame, sizeof(frame), (void *)walk->frame_pointer)) {
-		walk->end = WALK_UNREADABLE;
+	walk_add(walk);
+	walk->exact = 0;
+	rule = rule_find(mapping, at);
+	if (!rule || unwind_rule_kind(rule) == UNWIND_END) {
+		end = step_by_pointer(walk);
+	} else if (unwind_rule_kind(rule) == UNWIND_STOP) {
+		end = WALK_COMPLETE;
+		walk->end = end;
+		return 1;
+	} else if (unwind_rule_kind(rule) == UNWIND_SIGNAL) {
+		end = step_by_signal(walk);
+	} else {
+		end = step_by_rule(walk, rule, exact);
+	}
+	if (end) {
+		walk->end = end;
 		return 1;
 	}
-	/* The System V ABI marks the deepest frame with a frame pointer of 0; some code ends with address 0. */
-	if (frame[1] == 0) {
-		walk->end = WALK_COMPLETE;
-		return 1;
-	}
-	walk_add(walk, frame[1]);
-	if (frame[0] && frame[0] <= walk->frame_pointer) {
-		walk->end = WALK_NOT_GROWING;
-		return 1;
-	}
-	walk->frame_pointer = frame[0];
 	return 0;
 }
 
 /* Fills stack; *key is the hash of its frames, never 0. */
-static __always_inline void stack_walk(struct pt_regs *ctx, __u64 return_address,
-				       struct stack *stack, __u64 *key)
+static __always_inline void stack_walk(struct pt_regs *ctx, const struct target *target,
+				       __u64 return_address, struct stack *stack, __u64 *key)
 {
 	struct walk walk = {
 		.stack = stack,
-		.frame_pointer = PT_REGS_FP(ctx),
+		.pc = return_address,
+		.sp = PT_REGS_SP(ctx) + 8,
+		.slot = PT_REGS_SP(ctx),
+		.fp = PT_REGS_FP(ctx),
+		.slice = *(volatile const __u64 *)&target->mappings,
 		.end = WALK_TOO_DEEP,
 	};
 
-	walk_add(&walk, return_address);
-	bpf_loop(MAX_FRAMES, walk_step, &walk, 0);
+	walk.mapping = walk.slice >> 32;
+	bpf_loop(MAX_FRAMES + 1, walk_step, &walk, 0);
+	/* The tables of a slice that is not in use any more may have been written over. */
+	if (walk.slice != *(volatile const __u64 *)&target->mappings)
+		walk.end = WALK_MAPPINGS_CHANGED;
 	stack->frame_count = walk.count;
 	stack->end = walk.end;
 	*key = walk.hash | !walk.hash;
 }
 
 /* Walks and keeps the stack of a call. 0, or the counter of the loss. */
-static __always_inline enum counter stack_record(struct pt_regs *ctx, __u64 return_address, __u64 *key)
+static __always_inline enum counter stack_record(struct pt_regs *ctx, const struct target *target,
+						 __u64 return_address, __u64 *key)
 {
 	struct scratch *scratch = scratch_claim();
 	long err;
 
 	if (!scratch)
 		return COUNT_LOST_SCRATCH;
-	stack_walk(ctx, return_address, &scratch->stack, key);
+	stack_walk(ctx, target, return_address, &scratch->stack, key);
 	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65. */
 	err = bpf_map_update_elem(&stacks, key, &scratch->stack, BPF_NOEXIST);
 	scratch_release(scratch);

@@ -10,6 +10,8 @@
 #include <linux/types.h>
 #endif
 
+#include "unwind.h"
+
 /* Targets of one recording. A target is a process in one slot of the `targets` map. */
 #define MAX_TARGETS 256
 
@@ -37,10 +39,12 @@
 /* How a walk ended. The text is what -v and the profile's comments say. */
 #define WALK_ENDS(X)                                                                               \
 	X(WALK_COMPLETE, "complete")                                                               \
+	X(WALK_NO_MAPPING, "no code known at the return address")                                  \
+	X(WALK_NO_RULE, "no unwind rule, and no frame pointer")                                    \
 	X(WALK_UNREADABLE, "stack memory unreadable")                                              \
 	X(WALK_NOT_GROWING, "frame address not growing")                                           \
 	X(WALK_TOO_DEEP, "deeper than the frame limit")                                            \
-	X(WALK_NO_CODE, "return address outside of code")
+	X(WALK_MAPPINGS_CHANGED, "mappings changed during the walk")
 
 enum walk_end {
 #define X(id, text) id,
@@ -89,12 +93,42 @@ struct target {
 	__u32 epoch;   /* programs executed by it since it was given: an exec forgets all blocks */
 	__u32 enabled; /* 0: nothing is recorded, whatever links there are */
 	__u32 pad;
+	/*
+	 * Its slice of `mappings`: first << 32 | count, in one word so that it changes at once. 0: none
+	 * known; an exec sets that.
+	 */
+	__u64 mappings;
 };
+
+/* An executable mapping of a target. A slice of these is sorted by start and without overlaps. */
+struct unwind_mapping {
+	__u64 start, end;
+	__u64 bias; /* address - link-time address; without meaning where image.page_count is 0 */
+	struct unwind_image image;
+};
+
+#define MAPPING_SEARCH_STEPS 16 /* log2 of the most mappings of a target */
+
+/* Two rows to an element: an array rounds its elements up to 8 bytes. */
+struct unwind_row_pair {
+	struct unwind_row rows[2];
+};
+
+/* The rows of one 64 KiB page of an image: low <= number < high, within the image. */
+struct unwind_page {
+	__u32 low, high;
+};
+
+/*
+ * Set in a frame's address where it was found without a rule for that place: by a frame pointer, or out of
+ * code that a signal interrupted. It may be wrong, or the caller of the right one.
+ */
+#define FRAME_UNSURE (1ULL << 63)
 
 struct stack {
 	__u32 frame_count;
 	__u32 end; /* enum walk_end */
-	__u64 frames[MAX_FRAMES]; /* return addresses, innermost first */
+	__u64 frames[MAX_FRAMES]; /* return addresses, innermost first; FRAME_UNSURE may be set */
 };
 
 /* A call that was sampled (or that took a live block out), between its entry and its return. */
@@ -164,7 +198,10 @@ static inline __u32 size_class(__u64 size)
 	return shift * 64 + (__u32)(size >> shift);
 }
 
-_Static_assert(sizeof(struct target) == 16, "ABI");
+_Static_assert(sizeof(struct target) == 24, "ABI");
+_Static_assert(sizeof(struct unwind_mapping) == 40, "ABI");
+_Static_assert(sizeof(struct unwind_row_pair) == 8, "ABI");
+_Static_assert(sizeof(struct unwind_page) == 8, "ABI");
 _Static_assert(sizeof(struct stack) == 8 + 8 * MAX_FRAMES, "ABI");
 _Static_assert(sizeof(struct pending_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_key) == 16, "ABI");

@@ -110,10 +110,14 @@ static void print_slot(const char *what, int slot)
 static void print_rule(const struct unwind_rule *rule)
 {
 	static const char *const kinds[] = {
-		[UNWIND_END] = "end",		  [UNWIND_STOP] = "stop",
-		[UNWIND_SIGNAL] = "signal",	  [UNWIND_SP] = "sp",
-		[UNWIND_FP] = "fp",		  [UNWIND_DEREF_SP] = "deref sp",
-		[UNWIND_DEREF_FP] = "deref fp", [UNWIND_PLT] = "plt",
+		[UNWIND_END] = "end",
+		[UNWIND_STOP] = "stop",
+		[UNWIND_SIGNAL] = "signal",
+		[UNWIND_SP] = "sp",
+		[UNWIND_FP] = "fp",
+		[UNWIND_DEREF_SP] = "deref sp",
+		[UNWIND_DEREF_FP] = "deref fp",
+		[UNWIND_PLT] = "plt",
 	};
 
 	printf("%s", kinds[unwind_rule_kind(rule)]);

@@ -28,6 +28,10 @@
 #define DENSE_LIVE	 (4 * 1024 * 1024)
 #define DEFAULT_STACKS	 (64 * 1024)
 
+/* Rows of unwind tables, 4 bytes each, for what is loaded later; a command has most of it to come. */
+#define MORE_ROWS	  (64 * 1024)
+#define COMMAND_MORE_ROWS (256 * 1024)
+
 /* The initial pid namespace's inode (linux/proc_ns.h). BPF sees its pids. */
 #define INITIAL_PID_NAMESPACE 0xEFFFFFFCU
 
@@ -232,6 +236,22 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 	}
 }
 
+/* Everything that the targets map has its unwind table before the first probe opens. */
+static int read_images(struct recording *recording)
+{
+	vec_for_each(target, &recording->targets) {
+		vec_for_each(image, &target->process->images) {
+			log_progress("reading unwind tables, process %d: %zu of %zu files",
+				     target->process->pid,
+				     (size_t)(image - target->process->images.items),
+				     target->process->images.count);
+			if (tracer_add_image(recording->tracer, *image))
+				return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
 static int open_tracer(struct recording *recording)
 {
 	const struct settings *settings = recording->settings;
@@ -243,12 +263,23 @@ static int open_tracer(struct recording *recording)
 			    settings->period < DENSE_PERIOD ? DENSE_LIVE :
 							      DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
+		.more_rows = settings->command ? COMMAND_MORE_ROWS : MORE_ROWS,
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
-	int err = tracer_new(&options, &recording->tracer);
+	struct tracer_tables tables;
+	int err;
 
+	vec_for_each(target, &recording->targets)
+		options.mappings += (uint32_t)target->process->mappings.count;
+	err = tracer_new(&options, &recording->tracer);
+	if (!err)
+		err = read_images(recording);
+	if (!err)
+		err = tracer_load(recording->tracer);
 	if (err)
 		return say_tracer_error(err, settings->attach);
+	tracer_tables(recording->tracer, &tables);
+	log_verbose("unwind tables: %zu bytes, %u rules", tables.bytes, tables.rules);
 	log_verbose("attaching by %s probes",
 		    tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
 	return EXIT_OK;
@@ -262,6 +293,8 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 
 	if (!err)
 		err = tracer_set_target(recording->tracer, target->slot, pid);
+	if (!err)
+		err = tracer_map(recording->tracer, target->slot, target->process);
 	if (!err)
 		err = attach_images(recording, target, 0);
 	if (err == -ESRCH) {
@@ -318,12 +351,14 @@ static void follow(struct recording *recording, struct watch *watch)
 		return;
 	vec_for_each(target, &recording->targets) {
 		size_t looked_at = target->images.count;
+		bool remapped = false;
 
 		for (size_t i = 0; i < count; i++) {
 			const struct watch_event *event = &events[i];
 
 			if (event->type == WATCH_LOST) {
 				process_refresh(target->process);
+				remapped = true;
 			} else if (event->pid != target->process->pid ||
 				   event->time < target->opened_at) {
 				continue;
@@ -332,6 +367,7 @@ static void follow(struct recording *recording, struct watch *watch)
 			} else if (event->type == WATCH_EXEC) {
 				target->executions++;
 				process_exec(target->process);
+				remapped = true;
 			} else {
 				struct mapping mapping = {
 					.start = event->start,
@@ -343,8 +379,14 @@ static void follow(struct recording *recording, struct watch *watch)
 				};
 
 				process_add_mapping(target->process, &mapping);
+				remapped = true;
 			}
 		}
+		if (!remapped)
+			continue;
+		if (tracer_map(recording->tracer, target->slot, target->process))
+			log_warning("process %d: out of memory for what it has mapped since",
+				    target->process->pid);
 		/* A library that came by dlopen, or a new program's libc, may bring an allocator. */
 		if (!find_allocators(target) && attach_images(recording, target, looked_at) &&
 		    !target->ended_at)
@@ -498,6 +540,8 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	int code = settings->command ? start_command(recording, &command) : open_targets(recording);
 
 	if (code == EXIT_OK)
+		code = open_tracer(recording);
+	if (code == EXIT_OK)
 		code = start(recording, &command);
 	if (code != EXIT_OK) {
 		if (command)
@@ -546,23 +590,16 @@ int record_run(const struct settings *settings)
 		log_error("run this in the host's pid namespace: the kernel side knows no other");
 		return EXIT_PERMISSION;
 	}
-	/* A wrong pid is the likeliest mistake: say so before the kernel is asked for anything. */
-	code = EXIT_OK;
-	vec_for_each(pid, &settings->pids) {
-		if (code == EXIT_OK && kill(*pid, 0) && errno == ESRCH)
-			code = say_process_error(*pid, -ESRCH);
-	}
-	if (code == EXIT_OK)
-		code = open_tracer(&recording);
-	if (code == EXIT_OK) {
-		err = watch_open(&watch);
-		if (err) {
-			log_error("cannot watch processes by perf events: %s", strerror(-err));
-			code = err == -EACCES || err == -EPERM ? EXIT_PERMISSION : EXIT_KERNEL;
-		}
-	}
-	if (code == EXIT_OK)
+	err = watch_open(&watch);
+	if (!err) {
 		code = run(&recording, watch, signals);
+	} else if (err == -EACCES || err == -EPERM) {
+		log_error("not permitted to trace: run as root (sudo)");
+		code = EXIT_PERMISSION;
+	} else {
+		log_error("cannot watch processes by perf events: %s", strerror(-err));
+		code = EXIT_KERNEL;
+	}
 	watch_free(watch);
 	recording_deinit(&recording);
 	return code;

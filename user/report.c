@@ -82,11 +82,6 @@ int report_prepare(struct recording *recording)
 
 /* --- the profile -------------------------------------------------------------------------------- */
 
-static bool is_executable(uint64_t address, const void *process)
-{
-	return process_find(process, address) != NULL;
-}
-
 static void build_id_text(const struct image *image, char text[2 * IMAGE_BUILD_ID_MAX + 1])
 {
 	static const char digits[] = "0123456789abcdef";
@@ -221,8 +216,7 @@ static int build_profile(const struct recording *recording, const struct target_
 	if (!err)
 		err = add_mappings(profile, target->process);
 	if (!err)
-		err = tracer_readback(recording->tracer, target->slot, is_executable, target->process,
-				      profile, &walks);
+		err = tracer_readback(recording->tracer, target->slot, profile, &walks);
 	if (!err) {
 		static const char *const texts[] = {
 #define X(id, text) [id] = "stacks: " text,
@@ -234,6 +228,9 @@ static int build_profile(const struct recording *recording, const struct target_
 		profile->info.frees -= target->frees_before;
 		for (int i = 0; i < WALK_END_COUNT && !err; i++)
 			err = profile_add_counter(profile, texts[i], walks.samples[i], false);
+		if (!err)
+			err = profile_add_counter(profile, "stacks: with a frame found by frame pointer",
+						  walks.unsure, false);
 	}
 	if (!err)
 		err = add_probes(profile, target);

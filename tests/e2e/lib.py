@@ -27,7 +27,8 @@ TARGETS = os.environ.get("ALLOCTRACE_TARGETS", os.path.join(ROOT, "build", "targ
 LIMIT = 60  # seconds for any single thing that is waited for
 
 # Exit statuses of alloctrace.
-OK, OTHER, USAGE, NOT_PERMITTED, NO_PROCESS, NOTHING_TO_RECORD, NOT_WRITABLE = range(7)
+OK, OTHER, USAGE, NOT_PERMITTED, NO_PROCESS, NOTHING_TO_RECORD, NOT_WRITABLE, KERNEL_TOO_OLD = range(8)
+NOT_STARTED = 127
 INTERRUPTED_TWICE = 130
 
 
@@ -340,6 +341,9 @@ class Profile:
     """A profile.proto, decoded here and not by pprof: an independent reader."""
 
     SITE = re.compile(r"^(?:path|mid|site)_(\w+)$")
+    # These use the frame pointer for something else: a walk by frame pointers ends in them.
+    STAND_INS = {"strdup": "strdup", "__strdup": "strdup", "__GI___strdup": "strdup",
+                 "_ZnwmSt11align_val_t": "new_aligned"}  # fmt: skip
 
     def __init__(self, data):
         fields = read_message(data)
@@ -422,28 +426,26 @@ class Profile:
         return tuple(map(sum, zip(*(s.values for s in self.samples)))) or (0, 0, 0, 0)
 
     def sites(self):
-        """{site name: its four figures}. Samples of no named site are under None.
-
-        A walk by frame pointers may miss the frame or two behind a function of a stock library: any
-        frame of a site's three functions names it, and strdup itself does.
-        """
+        """{site name: its four figures}. Samples of no named site are under None."""
         found = {}
         for sample in self.samples:
-            name = None
-            for frame in sample.frames:
-                match = self.SITE.match(frame.name)
-                if match:
-                    name = match.group(1)
-                    break
-            else:
-                if any(re.match(r"^(__)?(GI_)?(__)?strdup$", frame.name) for frame in sample.frames):
-                    name = "strdup"
+            name = self.site_of(sample)
             found[name] = tuple(map(sum, zip(found.get(name, (0, 0, 0, 0)), sample.values)))
         return found
 
+    def site_of(self, sample):
+        """The name of a sample's site, or None.
+
+        A walk by frame pointers may miss the frame or two behind a function of a stock library: any of
+        the site's three functions names it, and a few library functions that only one site calls.
+        """
+        names = (self.SITE.match(frame.name) for frame in sample.frames)
+        stand_ins = (self.STAND_INS.get(frame.system_name) for frame in sample.frames)
+        return next((m.group(1) for m in names if m), next(filter(None, stand_ins), None))
+
     def unnamed(self):
         """The stacks of no named site, for messages."""
-        return [s.frames for s in self.samples if not any(self.SITE.match(f.name) for f in s.frames)]
+        return [sample.frames for sample in self.samples if self.site_of(sample) is None]
 
     def counters(self):
         """{name: count} of the comments '# name: count'."""
@@ -465,6 +467,45 @@ class Profile:
             for name, count in self.counters().items()
             if name.startswith(prefix)
         }
+
+
+# --- the summary ----------------------------------------------------------------------------------
+
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+UNIT = r"(?: ([KMGT]?i?B))?"
+FIGURE = rf"([\d.,]+){UNIT} \(([\d.,]+){UNIT}-([\d.,]+){UNIT}\)"
+
+
+def read_figure(value, value_unit, low, low_unit, high, high_unit):
+    """(value, low, high) of '112 MiB (104-121)'; the ends as wide as their last printed digit allows."""
+
+    def number(text, unit, rounding):
+        digits = text.replace(",", "")
+        decimals = len(digits.partition(".")[2])
+        return (float(digits) + rounding * 0.5 * 10**-decimals) * UNITS[unit]
+
+    # A unit that the next one has too is left out.
+    high_unit = high_unit or value_unit or ""
+    low_unit = low_unit or high_unit
+    # Numbers of objects are rounded outwards already.
+    rounding = 1 if value_unit else 0
+    return number(value, value_unit or "", 0), number(low, low_unit, -rounding), number(high, high_unit, rounding)
+
+
+def read_table(summary):
+    """{site name: the four (value, low, high), in the order of a profile's} of a summary's table of sites."""
+    found = {}
+    lines = summary.split("\n")
+    for i, line in enumerate(lines):
+        row = re.match(rf"^ *\d+ +\S+% +{FIGURE} +{FIGURE} +{FIGURE} +{FIGURE}$", line)
+        if not row:
+            continue
+        name = re.search(r"\b(?:path|mid|site)_(\w+)", " ".join(lines[i + 1 : i + 3]))
+        live_bytes, live, alloc_bytes, allocs = [read_figure(*row.groups()[n : n + 6]) for n in range(0, 24, 6)]
+        if not name or name.group(1) in found:
+            raise AssertionError(f"a row of no site, or a second one: {lines[i : i + 3]}")
+        found[name.group(1)] = (allocs, alloc_bytes, live, live_bytes)
+    return found
 
 
 def pprof(*arguments, folder, limit=LIMIT):

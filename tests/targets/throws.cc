@@ -19,20 +19,20 @@ static void on_signal(int signal)
 		asked = 1;
 }
 
-extern "C" NAMED_SITE void *path_throw(size_t size)
-{
-	return operator new(size);
-}
+/* Two functions each: operator new hides its caller from a walk by frame pointers. */
+#define DEFINE_SITE(name, call)                                                                    \
+	extern "C" NAMED_SITE void *site_##name(size_t size)                                       \
+	{                                                                                          \
+		return call(size);                                                                 \
+	}                                                                                          \
+	extern "C" NAMED_SITE void *path_##name(size_t size)                                       \
+	{                                                                                          \
+		return site_##name(size);                                                          \
+	}
 
-extern "C" NAMED_SITE void *path_throw_array(size_t size)
-{
-	return operator new[](size);
-}
-
-extern "C" NAMED_SITE void *path_calm(size_t size)
-{
-	return operator new(size);
-}
+DEFINE_SITE(throw, operator new)
+DEFINE_SITE(throw_array, operator new[])
+DEFINE_SITE(calm, operator new)
 
 int main()
 {

@@ -67,7 +67,7 @@ static inline void scratch_file(const char *name, const char *text, char *path, 
 static inline void compile(const char *name, const char *text, const char *flags, char *out,
 			   size_t size)
 {
-	char source[128];
+	char source[96];
 
 	scratch_file(name, text, source, sizeof(source));
 	snprintf(out, size, "%s.out", source);
@@ -148,7 +148,8 @@ static const char source_frames[] =
 	"	wide w; char *p = alloca(n); use(&w, n); use(p, n); return ((char *)&w)[0]; }\n"
 	"__attribute__((noinline)) int plain(int n) { char b[300]; use(b, n); return b[n]; }\n"
 	"__attribute__((noinline)) int big(int n) { char b[3000000]; use(b, n); return b[n]; }\n"
-	"__attribute__((noinline)) int many(int a, int b, int c, int d, int e, int f, int g, int h) {\n"
+	"__attribute__((noinline)) int many(int a, int b, int c, int d, int e, int f, int g, int "
+	"h) {\n"
 	"	return plain(a + g) + plain(b + h) + plain(c) + plain(d) + plain(e) + plain(f); }\n"
 	"int main(int argc, char **argv) {\n"
 	"	void *p = malloc(argc); free(p);\n"
@@ -156,9 +157,9 @@ static const char source_frames[] =
 	"	       many(argc, 2, 3, 4, 5, 6, 7, 8); }\n";
 
 /*
- * x86-64. outermost: return address undefined. branchy: remember and restore. handler_return: a signal
- * frame as glibc's. lazy_frame: CFA in rbx. no_cfi: a call where no information is. trampoline: musl's
- * signal return. waits: a system call in the middle of a frame.
+ * x86-64. outermost: return address undefined. branchy: remember and restore. handler_return: a
+ * signal frame as glibc's. lazy_frame: CFA in rbx. no_cfi: a call where no information is.
+ * trampoline: musl's signal return. waits: a system call in the middle of a frame.
  */
 static const char source_asm[] =
 	"	.text\n"

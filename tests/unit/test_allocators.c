@@ -22,8 +22,7 @@
 
 static char folder[] = "/tmp/test_allocators.XXXXXX";
 
-/* --- binutils ------------------------------------------------------------------------------------
- */
+/* --- binutils --- */
 
 struct line {
 	uint64_t address;
@@ -140,8 +139,7 @@ static bool nm_lookup(const char *path, bool dynamic, const char *name, uint64_t
 	return is_found;
 }
 
-/* --- what is tested ------------------------------------------------------------------------------
- */
+/* --- what is tested --- */
 
 static int find(const char *path, struct allocator **out)
 {
@@ -325,8 +323,7 @@ static void test_this_machines_libc(void **state)
 	allocator_free(allocator);
 }
 
-/* --- files that are compiled here ----------------------------------------------------------------
- */
+/* --- files that are compiled here --- */
 
 static void write_file(const char *name, const char *text)
 {
@@ -446,8 +443,7 @@ static void check_nesting_library(const char *path, const struct listing *listin
 	allocator_free(allocator);
 }
 
-/* Called directly, through a PLT, through the GOT; with symbols, with unwind tables only, with
- * neither. */
+/* Called directly, by a PLT, by the GOT; with symbols, with unwind tables only, with neither. */
 static void test_nested_calls_of_a_library(void **state)
 {
 	static const char *const linkings[] = {"-Wl,-Bsymbolic", "-Wl,-z,lazy", "-fno-plt",
@@ -458,7 +454,6 @@ static void test_nested_calls_of_a_library(void **state)
 	(void)state;
 	write_file("nesting.c", nesting_source);
 	for (size_t i = 0; i < 8; i++) {
-		const char *full = "nesting.so";
 		struct listing listing;
 		char command[512], path[256];
 
@@ -467,7 +462,7 @@ static void test_nested_calls_of_a_library(void **state)
 			 " nesting.c -o nesting.so && strip nesting.so -o stripped.so",
 			 linkings[i / 2], unwindings[i % 2]);
 		assert_true(in_folder(command));
-		snprintf(path, sizeof(path), "%s", path_of(full));
+		snprintf(path, sizeof(path), "%s", path_of("nesting.so"));
 		listing = disassemble(path);
 		check_nesting_library(path, &listing, path);
 		check_nesting_library(path_of("stripped.so"), &listing, path);
@@ -475,82 +470,102 @@ static void test_nested_calls_of_a_library(void **state)
 	}
 }
 
-/* Builds an assembly text into a shared library. */
-static const char *assemble(const char *text)
+enum piece_kind {
+	FUNCTION, /* a symbol of type function, global, with a size */
+	LOCAL,	  /* the same, not global */
+	SIZELESS, /* global, but without a size */
+	LABEL,	  /* nothing but a label, which leaves no symbol */
+	TEXT,	  /* the body as it is */
+};
+
+/* A part of an assembly file; the body's instructions are separated by semicolons. */
+struct piece {
+	const char *name, *body;
+	enum piece_kind kind;
+};
+
+/* Assembles a shared library. */
+static const char *assemble(const struct piece *pieces, size_t count)
 {
+	static char text[8192];
+	size_t length = 0;
+
+	text[0] = 0;
+	for (size_t i = 0; i < count; i++) {
+		const struct piece *piece = &pieces[i];
+		const char *name = piece->name;
+		char *at = text + length;
+		size_t left = sizeof(text) - length;
+
+		if (piece->kind == TEXT)
+			length += (size_t)snprintf(at, left, "%s\n", piece->body);
+		else if (piece->kind == LABEL)
+			length += (size_t)snprintf(at, left, ".L%s: %s\n", name, piece->body);
+		else
+			length += (size_t)snprintf(at, left, "%s %s; .type %s,@function; %s: %s\n",
+						   piece->kind == LOCAL ? ".local" : ".globl", name,
+						   name, name, piece->body);
+		if (piece->kind == FUNCTION || piece->kind == LOCAL)
+			length += (size_t)snprintf(text + length, sizeof(text) - length,
+						   ".size %s, . - %s\n", name, name);
+		assert_true(length < sizeof(text));
+	}
 	write_file("code.s", text);
 	assert_true(in_folder("gcc -shared -nostdlib code.s -o code.so"));
 	return path_of("code.so");
 }
+#define ASSEMBLE(...)                                                                              \
+	assemble((const struct piece[]){__VA_ARGS__},                                              \
+		 sizeof((const struct piece[]){__VA_ARGS__}) / sizeof(struct piece))
 
-#define FUNCTION(name) ".globl " name "\n.type " name ",@function\n" name ":\n"
-#define END(name)      ".size " name ",.-" name "\n"
-#define PLAIN(name)    FUNCTION(name) "ret\n" END(name)
+static const struct piece plain_malloc = {.name = "malloc", .body = "ret"};
+static const struct piece plain_free = {.name = "free", .body = "ret"};
 
-/* The path to the site is within a loop whose end is in the function's cold part. */
+static uint64_t site_of(const struct allocator *allocator, const char *name)
+{
+	const struct allocator_function *function = function_named(allocator, name);
+
+	assert_non_null(function);
+	assert_int_equal(function->site_offset - function->site,
+			 allocator->functions[0].site_offset - allocator->functions[0].site);
+	return function->site - function->vaddr;
+}
+
+static bool is_tail(const struct allocator *allocator, const char *name)
+{
+	const struct allocator_function *function = function_named(allocator, name);
+
+	assert_non_null(function);
+	return function->tail_calls_allocator;
+}
+
+/* The way to the site is within a loop whose end is in the function's cold part. */
 static void test_a_cold_part_that_jumps_back(void **state)
 {
-	const struct allocator_function *function;
 	struct allocator *allocator;
+	const char *path;
 
 	(void)state;
-	assert_int_equal(
-		find(
-			assemble(".text\n" FUNCTION(
-				"malloc") "mov %rdi, %rax\n1: test %rax, %rax\njs 2f\nret\n" END("m"
-												 "a"
-												 "l"
-												 "l"
-												 "o"
-												 "c")
-					 FUNCTION("free") "mov %rdi, %rax\n3: test %rax, %rax\njs "
-							  "4f\nret\n" END("free") FUNCTION("calloc") "mov %rdi, %rax\ntest %rax, %rax\njs 5f\n6: ret\n" END(
-								  "calloc") ".type "
-									    "malloc.cold,@"
-									    "function\nmalloc.cold:"
-									    " 2: mov $1, %eax\njmp "
-									    "1b\n" END("malloc."
-										       "cold") ".ty"
-											       "pe "
-											       "fre"
-											       "e."
-											       "col"
-											       "d,@"
-											       "fun"
-											       "cti"
-											       "on"
-											       "\nf"
-											       "ree"
-											       ".co"
-											       "ld:"
-											       " 4:"
-											       " mo"
-											       "v "
-											       "$1,"
-											       " %"
-											       "eax"
-											       "\nj"
-											       "mp "
-											       "3b"
-											       "\n" END("free.cold") ".type calloc.cold,@function\ncalloc.cold: 5: mov $1, %eax\njmp 6b\n" END("calloc.cold")),
-			&allocator),
-		0);
-	for (size_t i = 0; i < 2; i++) {
-		function = function_named(allocator, i ? "free" : "malloc");
-		assert_int_equal(function->site, function->vaddr);
-		assert_false(function->emulated);
-		assert_int_equal(function->site_offset - function->site,
-				 function_named(allocator, "calloc")->site_offset -
-					 function_named(allocator, "calloc")->site);
-	}
-	function = function_named(allocator, "calloc");
-	assert_int_equal(function->site, function->vaddr + 6);
-	assert_true(function->emulated);
-	assert_false(function->tail_calls_allocator);
+	path = ASSEMBLE({"calloc", "mov %rdi, %rax; test %rax, %rax; js 5f; 6: ret", FUNCTION},
+			{"malloc", "mov %rdi, %rax; 1: test %rax, %rax; js 2f; ret", FUNCTION},
+			{"free", "mov %rdi, %rax; 3: test %rax, %rax; js 4f; ret", FUNCTION},
+			{"malloc.cold", "2: mov $1, %eax; jmp 1b", LOCAL},
+			{"free.cold", "4: mov $1, %eax; jmp 3b", LOCAL},
+			{"calloc.cold", "5: mov $1, %eax; jmp 6b", LOCAL});
+	assert_int_equal(find(path, &allocator), 0);
+	assert_int_equal(site_of(allocator, "malloc"), 0);
+	assert_false(function_named(allocator, "malloc")->emulated);
+	assert_int_equal(site_of(allocator, "free"), 0);
+	assert_false(function_named(allocator, "free")->emulated);
+	/* Its cold part jumps to behind the site, where it does no harm. */
+	assert_int_equal(site_of(allocator, "calloc"), 6);
+	assert_true(function_named(allocator, "calloc")->emulated);
+	assert_false(is_tail(allocator, "calloc"));
 	allocator_free(allocator);
 }
 
-/* A cold part is the function itself: what it calls nests, and so do its tail jumps. */
+/* A cold part is the function itself: what it calls nests, and so do its tail jumps; not in free.
+ */
 static void test_a_cold_part_that_allocates(void **state)
 {
 	struct allocator *allocator;
@@ -558,36 +573,23 @@ static void test_a_cold_part_that_allocates(void **state)
 	const char *path;
 
 	(void)state;
-	path = assemble(".text\n" PLAIN("malloc") PLAIN("free") FUNCTION(
-		"calloc") "test %rdi, %rdi\nje 1f\nret\n" END("calloc")
-				FUNCTION("realloc") "test %rdi, %rdi\nje 2f\nret\n" END(
-					"realloc") ".type calloc.cold,@function\ncalloc.cold: 1: "
-						   "push %rbx\ncall malloc@PLT\npop "
-						   "%rbx\nret\n" END("calloc.cold") ".type "
-										    "realloc.cold,@"
-										    "function\nreal"
-										    "loc.cold: "
-										    "nop\n2: jmp "
-										    "malloc@"
-										    "PLT\n" END("re"
-												"al"
-												"lo"
-												"c."
-												"co"
-												"l"
-												"d"));
+	path = ASSEMBLE(plain_malloc, {"free", "test %rdi, %rdi; je 3f; ret", FUNCTION},
+			{"calloc", "test %rdi, %rdi; je 1f; ret", FUNCTION},
+			{"realloc", "test %rdi, %rdi; je 2f; ret", FUNCTION},
+			{"free.cold", "3: push %rbx; call malloc@PLT; pop %rbx; ret", LOCAL},
+			{"calloc.cold", "1: push %rbx; call malloc@PLT; pop %rbx; ret", LOCAL},
+			{"realloc.cold", "nop; 2: jmp malloc@PLT", LOCAL});
 	assert_int_equal(find(path, &allocator), 0);
 	listing = disassemble(path);
 	assert_int_equal(allocator->nested_return_count, 1);
 	assert_int_equal(allocator->nested_returns[0], return_in(path, &listing, "calloc.cold"));
-	assert_true(function_named(allocator, "realloc")->tail_calls_allocator);
-	assert_false(function_named(allocator, "calloc")->tail_calls_allocator);
+	assert_true(is_tail(allocator, "realloc"));
+	assert_false(is_tail(allocator, "calloc"));
 	listing_free(&listing);
 	allocator_free(allocator);
 }
 
-/* Recursion: a call of oneself nests, a jump to one's own entry is a tail call; helpers in a circle
- * end. */
+/* A call of oneself nests, a jump to one's own entry is a tail call; helpers in a circle end. */
 static void test_recursion(void **state)
 {
 	struct allocator *allocator;
@@ -595,116 +597,144 @@ static void test_recursion(void **state)
 	const char *path;
 
 	(void)state;
-	path = assemble(
-		".text\n" PLAIN("malloc") PLAIN("free") FUNCTION(
-			"calloc") "push %rbx\ncall calloc@PLT\npop %rbx\nret\n" END("calloc")
-			FUNCTION("realloc") "test %rdi, %rdi\nje realloc@PLT\nret\n" END(
-				"realloc") FUNCTION("memalign") "jmp ping@PLT\n" END("memalign")
-				FUNCTION("ping") "push %rbx\ncall pong@PLT\npop %rbx\njmp "
-						 "pong@PLT\n" END("ping") FUNCTION(
-							 "pong") "test %rdi, %rdi\nje 1f\njmp "
-								 "ping@PLT\n1: jmp "
-								 "malloc@PLT\n" END("pong"));
+	path = ASSEMBLE(
+		plain_malloc, plain_free,
+		{"calloc", "push %rbx; call calloc@PLT; pop %rbx; ret", FUNCTION},
+		{"realloc", "test %rdi, %rdi; je realloc@PLT; ret", FUNCTION},
+		{"valloc", "1: test %rdi, %rdi; je 1b; ret", FUNCTION},
+		{"pvalloc", "1: test %rdi, %rdi; 2: dec %rdi; jne 2b; ret", FUNCTION},
+		{"memalign", "jmp ping@PLT", FUNCTION},
+		{"ping", "push %rbx; call pong@PLT; pop %rbx; jmp pong@PLT", FUNCTION},
+		{"pong", "test %rdi, %rdi; je 1f; jmp ping@PLT; 1: jmp malloc@PLT", FUNCTION});
 	assert_int_equal(find(path, &allocator), 0);
 	listing = disassemble(path);
 	assert_int_equal(allocator->nested_return_count, 2);
 	assert_int_equal(allocator->nested_returns[0], return_in(path, &listing, "calloc"));
 	assert_int_equal(allocator->nested_returns[1], return_in(path, &listing, "ping"));
-	assert_true(function_named(allocator, "realloc")->tail_calls_allocator);
-	assert_true(function_named(allocator, "memalign")->tail_calls_allocator);
-	assert_false(function_named(allocator, "calloc")->tail_calls_allocator);
+	assert_true(is_tail(allocator, "realloc"));
+	assert_true(is_tail(allocator, "valloc"));
+	assert_true(is_tail(allocator, "memalign"));
+	assert_false(is_tail(allocator, "calloc"));
+	assert_false(is_tail(allocator, "pvalloc"));
 	listing_free(&listing);
 	allocator_free(allocator);
 }
 
-/* Without a size in the symbol the unwind table bounds the function; without either only the entry
- * is safe. */
-static void test_functions_without_a_size(void **state)
+/* A helper of which only a call tells that it exists: it ends where no branch leads further. */
+static void test_helpers_that_nothing_describes(void **state)
 {
-	const struct allocator_function *function;
 	struct allocator *allocator;
+	struct listing listing;
+	const char *path;
 
 	(void)state;
-	assert_int_equal(
-		find(assemble(
-			     ".text\n" FUNCTION("malloc") ".cfi_startproc\ntest %rdi, %rdi\njs "
-							  "1f\n1: ret\n.cfi_endproc\n" FUNCTION("ca"
-												"ll"
-												"o"
-												"c") "test %rdi, %rdi\njs 1f\n1: ret\n" FUNCTION(
-								  "free") ".cfi_startproc\ntest "
-									  "%rdi, %rdi\nje 1f\n1: "
-									  "ret\n.cfi_"
-									  "endproc\n" FUNCTION("las"
-											       "t") ".cfi_startproc\nret\n.cfi_endproc\n" END("last")),
-		     &allocator),
-		0);
-	function = function_named(allocator, "malloc");
-	assert_int_equal(function->site, function->vaddr + 3);
-	assert_true(function->emulated && function->size >= 6);
-	function = function_named(allocator, "calloc");
-	assert_int_equal(function->site, function->vaddr);
-	assert_true(!function->emulated && function->size == 0);
-	function = function_named(allocator, "free");
-	assert_int_equal(function->site, function->vaddr + 3);
+	path = ASSEMBLE(
+		plain_malloc, plain_free,
+		{"calloc", "push %rbx; call .Lone; pop %rbx; ret", FUNCTION},
+		{"one", "test %rdi, %rdi; je 1f; ret; 1: push %rbx; call malloc@PLT", LABEL},
+		{"one_rest", "pop %rbx; ret", LABEL},
+		{"stranger", "push %rbx; call malloc@PLT; pop %rbx; ret", LABEL},
+		{"valloc", "push %rbx; call .Ltwo; pop %rbx; ret", FUNCTION},
+		{"pvalloc", "jmp 2f", FUNCTION},
+		{"two", "push %rbx; 2: call malloc@PLT; pop %rbx; ret", LABEL});
+	assert_int_equal(find(path, &allocator), 0);
+	listing = disassemble(path);
+	/* The stranger's is not one; two's is found from two sides, and named once. */
+	assert_int_equal(allocator->nested_return_count, 2);
+	check_nesting(&listing, allocator);
+	listing_free(&listing);
+	allocator_free(allocator);
+}
+
+/* Without a size in the symbol the unwind table bounds the function; else only the entry is safe.
+ */
+static void test_functions_without_a_size(void **state)
+{
+	struct allocator *allocator;
+	const char *path;
+
+	(void)state;
+	path = ASSEMBLE(
+		{"malloc", ".cfi_startproc; test %rdi, %rdi; js 1f; 1: ret; .cfi_endproc",
+		 SIZELESS},
+		{"calloc", "test %rdi, %rdi; js 1f; 1: ret", SIZELESS},
+		{"free", ".cfi_startproc; test %rdi, %rdi; je 1f; 1: ret; .cfi_endproc", SIZELESS},
+		{"last", ".cfi_startproc; ret; .cfi_endproc", FUNCTION});
+	assert_int_equal(find(path, &allocator), 0);
+	assert_int_equal(site_of(allocator, "malloc"), 3);
+	assert_true(function_named(allocator, "malloc")->emulated);
+	assert_true(function_named(allocator, "malloc")->size >= 6);
+	assert_int_equal(site_of(allocator, "calloc"), 0);
+	assert_int_equal(function_named(allocator, "calloc")->size, 0);
+	assert_false(function_named(allocator, "calloc")->emulated);
+	assert_int_equal(site_of(allocator, "free"), 3);
 	allocator_free(allocator);
 }
 
 static void test_aliases_are_one_function(void **state)
 {
 	struct allocator *allocator;
+	const char *path;
 
 	(void)state;
-	assert_int_equal(
-		find(assemble(".text\n" FUNCTION("__libc_malloc") FUNCTION("malloc") "ret\n" END(
-			     "malloc") FUNCTION("cfree") FUNCTION("free") "ret\n" END("free")
-				      FUNCTION("memalign")
-					      FUNCTION("aligned_alloc") "ret\n" END("memalign")),
-		     &allocator),
-		0);
+	path = ASSEMBLE({"__libc_malloc", "", SIZELESS}, plain_malloc, {"cfree", "", SIZELESS},
+			plain_free, {"memalign", "", SIZELESS}, {"aligned_alloc", "ret", FUNCTION});
+	assert_int_equal(find(path, &allocator), 0);
 	assert_int_equal(allocator->function_count, 3);
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(allocator->functions[i].size, 1);
 	assert_non_null(function_named(allocator, "malloc"));
 	assert_non_null(function_named(allocator, "free"));
 	assert_non_null(function_named(allocator, "aligned_alloc"));
 	allocator_free(allocator);
 }
 
+static void expect_no_allocator(const char *what, const char *path)
+{
+	struct allocator *allocator = NULL;
+	int err;
+
+	for (int stripped = 0; stripped < 2; stripped++) {
+		err = find(path, &allocator);
+		if (err != -ENOENT || allocator)
+			fail_msg("%s: %d", what, err);
+		assert_true(in_folder("strip code.so"));
+	}
+}
+
 static void test_images_that_are_no_allocator(void **state)
 {
-	static const char *const texts[] = {
-		/* half an allocator */
-		".text\n" PLAIN("malloc"),
-		".text\n" PLAIN("free"),
-		".text\n" PLAIN("xmalloc") PLAIN("xfree"),
-		/* glibc's dynamic linker */
-		".text\n" PLAIN("malloc") PLAIN("free") ".data\n.globl _rtld_global\n"
-							".type _rtld_global,@object\n_rtld_global: "
-							".quad 0\n.size _rtld_global,8\n",
-		/* resolvers, not functions */
-		".text\n.globl malloc\n.type malloc,@gnu_indirect_function\nmalloc: ret\n" END(
-			"malloc") PLAIN("free"),
-		/* no code there */
-		".data\n" PLAIN("malloc") PLAIN("free"),
-		/* bytes that are no instruction */
-		".text\n" FUNCTION("malloc") ".byte 6\n" END("malloc") PLAIN("free"),
-		/* wanted from elsewhere */
-		".text\n" FUNCTION("f") "call malloc@PLT\njmp free@PLT\n" END("f"),
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
-		struct allocator *allocator = NULL;
-		int err = find(assemble(texts[i]), &allocator);
-
-		if (err != -ENOENT || allocator)
-			fail_msg("text %zu: %d", i, err);
-	}
-	/* The same as the linker's without its mark is one. */
+	const struct piece xmalloc = {"xmalloc", "ret", FUNCTION},
+			   xfree = {"xfree", "ret", FUNCTION};
+	const struct piece opens = {"_dl_open", "ret", FUNCTION};
 	struct allocator *allocator = NULL;
 
-	assert_int_equal(find(assemble(".text\n" PLAIN("malloc") PLAIN("free") PLAIN("_dl_open")),
-			      &allocator),
-			 0);
+	(void)state;
+	expect_no_allocator("no free", ASSEMBLE(plain_malloc));
+	expect_no_allocator("no malloc", ASSEMBLE(plain_free));
+	expect_no_allocator("other names", ASSEMBLE(xmalloc, xfree));
+	expect_no_allocator("undefined",
+			    ASSEMBLE({"f", "call malloc@PLT; jmp free@PLT", FUNCTION}));
+	expect_no_allocator("in data", ASSEMBLE({NULL, ".data", TEXT}, plain_malloc, plain_free));
+	expect_no_allocator("no code", ASSEMBLE({"malloc", ".byte 6", FUNCTION}, plain_free));
+	expect_no_allocator("a resolver",
+			    ASSEMBLE(plain_free, {NULL,
+						  ".globl malloc\n"
+						  ".type malloc,@gnu_indirect_function\n"
+						  "malloc: ret",
+						  TEXT}));
+	expect_no_allocator("glibc's dynamic linker",
+			    ASSEMBLE(plain_malloc, plain_free, opens,
+				     {NULL,
+				      ".data; .globl _rtld_global; .type _rtld_global,@object\n"
+				      "_rtld_global: .quad 0; .size _rtld_global, 8",
+				      TEXT}));
+	/* It is the variable that tells, and only where it is defined. */
+	assert_int_equal(
+		find(ASSEMBLE(plain_malloc, plain_free, opens,
+			      {"f", "mov _rtld_global@GOTPCREL(%rip), %rax; ret", FUNCTION}),
+		     &allocator),
+		0);
 	allocator_free(allocator);
 	allocator_free(NULL);
 }
@@ -782,6 +812,7 @@ int main(void)
 		cmocka_unit_test(test_a_cold_part_that_jumps_back),
 		cmocka_unit_test(test_a_cold_part_that_allocates),
 		cmocka_unit_test(test_recursion),
+		cmocka_unit_test(test_helpers_that_nothing_describes),
 		cmocka_unit_test(test_functions_without_a_size),
 		cmocka_unit_test(test_aliases_are_one_function),
 		cmocka_unit_test(test_images_that_are_no_allocator),

@@ -42,8 +42,7 @@ static void check_cases(const struct site_case *cases, size_t count)
 }
 #define CHECK_CASES(cases) check_cases(cases, sizeof(cases) / sizeof(*(cases)))
 
-/* Beginnings as compiled, ends cut short: branches that leave what is given lead out of the
- * function. */
+/* Beginnings as compiled, ends cut short: some branches lead out of what is given. */
 static void test_sites_of_real_allocators(void **state)
 {
 	const struct site_case cases[] = {

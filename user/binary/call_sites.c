@@ -2,12 +2,12 @@
  * The scan goes through windows of 64 KiB and keeps one bit per byte of the current window.
  *
  * x86-64, at each byte:
- *	e8 rel32		call; the target must lie in executable code, which drops nearly all chance hits
- *	ff /2			call *r/m: 2 to 7 bytes by its ModRM and SIB bytes. Prefixes stand before
- *				the opcode, so they change nothing about where the instruction ends.
- *	0f 05			syscall
- * aarch64, at each multiple of 4: BL with a target in executable code, BLR and its authenticating
- * forms, SVC.
+ *	e8 rel32		call; the target must lie in executable code, which drops nearly all
+ *chance hits
+ *	ff /2			call *r/m: 2 to 7 bytes by its ModRM and SIB bytes. Prefixes stand
+ *before the opcode, so they change nothing about where the instruction ends. 0f 05
+ *syscall aarch64, at each multiple of 4: BL with a target in executable code, BLR and its
+ *authenticating forms, SVC.
  */
 #include "binary/call_sites.h"
 
@@ -18,9 +18,9 @@
 
 #include "util/cleanup.h"
 
-#define WINDOW	   0x10000U
-#define BEFORE	   16U /* longer than what is looked for: it may begin in the window before */
-#define WORD_BITS  64U
+#define WINDOW		0x10000U
+#define BEFORE		16U /* longer than what is looked for: it may begin in the window before */
+#define WORD_BITS	64U
 #define TRAMPOLINES_MAX 4
 
 struct call_sites {
@@ -124,7 +124,8 @@ static void note_x86_sigreturn(struct call_sites *sites, const uint8_t *code, si
 	static const uint8_t with_eax[] = {0xb8, 0x0f, 0, 0, 0};
 	static const uint8_t with_rax[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0};
 
-	if (i >= sizeof(with_eax) && !memcmp(code + i - sizeof(with_eax), with_eax, sizeof(with_eax)))
+	if (i >= sizeof(with_eax) &&
+	    !memcmp(code + i - sizeof(with_eax), with_eax, sizeof(with_eax)))
 		note_trampoline(sites, vaddr + i - sizeof(with_eax), vaddr + i + 2);
 	else if (i >= sizeof(with_rax) &&
 		 !memcmp(code + i - sizeof(with_rax), with_rax, sizeof(with_rax)))
@@ -213,7 +214,8 @@ static bool any_bit(const struct call_sites *sites, size_t low, size_t high)
 		if (sites->bits[word] & mask)
 			return true;
 	}
-	return sites->bits[last] & mask & (~UINT64_C(0) >> (WORD_BITS - 1 - (high - 1) % WORD_BITS));
+	return sites->bits[last] & mask &
+	       (~UINT64_C(0) >> (WORD_BITS - 1 - (high - 1) % WORD_BITS));
 }
 
 bool call_sites_any(struct call_sites *sites, uint64_t start, uint64_t end)

@@ -1,7 +1,7 @@
 /*
- * Where an image's code may call, by a scan of its bytes: which ranges of code a walk can come upon.
- * Every byte is tried as the start of an instruction, so no call is missed; data that looks like one is
- * taken for one, which costs a table row and nothing else.
+ * Where an image's code may call, by a scan of its bytes: which ranges of code a walk can come
+ * upon. Every byte is tried as the start of an instruction, so no call is missed; data that looks
+ * like one is taken for one, which costs a table row and nothing else.
  */
 #ifndef ALLOCTRACE_CALL_SITES_H
 #define ALLOCTRACE_CALL_SITES_H
@@ -33,7 +33,8 @@ bool call_sites_any(struct call_sites *sites, uint64_t start, uint64_t end);
 
 /*
  * The first signal return trampoline (the instructions that call rt_sigreturn) that starts in
- * [start, end), which call_sites_any() has just been asked about. musl's has no call frame information.
+ * [start, end), which call_sites_any() has just been asked about. musl's has no call frame
+ * information.
  */
 bool call_sites_sigreturn(struct call_sites *sites, uint64_t start, uint64_t end,
 			  struct eh_frame_range *trampoline);

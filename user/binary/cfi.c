@@ -296,7 +296,8 @@ static int do_register(struct machine *m, uint8_t op, struct reader *r)
 	return HANDLED;
 }
 
-/* --- the CFA, the location, the rest ------------------------------------------------------------ */
+/* --- the CFA, the location, the rest ------------------------------------------------------------
+ */
 
 static int set_cfa(struct machine *m, uint64_t reg, int64_t off, int64_t factor)
 {
@@ -335,11 +336,11 @@ static int do_cfa(struct machine *m, uint8_t op, struct reader *r)
 		reg = reader_uleb128(r);
 		return has_register(m) ? set_cfa(m, reg, row->cfa_off, 1) : -EINVAL;
 	case DW_CFA_def_cfa_offset:
-		return has_register(m) ? set_cfa(m, row->cfa_reg, (int64_t)reader_uleb128(r), 1) :
-					 -EINVAL;
+		return has_register(m) ? set_cfa(m, row->cfa_reg, (int64_t)reader_uleb128(r), 1)
+				       : -EINVAL;
 	case DW_CFA_def_cfa_offset_sf:
-		return has_register(m) ? set_cfa(m, row->cfa_reg, reader_sleb128(r), factor) :
-					 -EINVAL;
+		return has_register(m) ? set_cfa(m, row->cfa_reg, reader_sleb128(r), factor)
+				       : -EINVAL;
 	case DW_CFA_def_cfa_expression:
 		set_cfa_expression(m, read_block(r));
 		return HANDLED;

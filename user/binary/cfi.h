@@ -1,7 +1,7 @@
 /*
  * Call frame instructions (DWARF 5, 6.4.2): one CIE's or FDE's program, run into rows. A row says
- * how, in a range of code, the caller's frame follows from the registers. Of the registers only those
- * that a walk needs are kept: CFA, frame pointer, return address (and whether sp has a rule).
+ * how, in a range of code, the caller's frame follows from the registers. Of the registers only
+ * those that a walk needs are kept: CFA, frame pointer, return address (and whether sp has a rule).
  */
 #ifndef ALLOCTRACE_CFI_H
 #define ALLOCTRACE_CFI_H
@@ -27,12 +27,12 @@ enum cfi_cfa_kind {
 enum cfi_where {
 	CFI_UNSPECIFIED,
 	CFI_UNDEFINED,
-	CFI_SAME,	    /* unchanged */
-	CFI_AT_CFA,	    /* *(CFA + off) */
-	CFI_IS_CFA,	    /* CFA + off */
-	CFI_IN_REG,	    /* in register reg */
-	CFI_AT_EXPRESSION,  /* *(reg + off); reg is CFI_NO_REG for an expression of another form */
-	CFI_IS_EXPRESSION,  /* an expression, not looked into */
+	CFI_SAME,	   /* unchanged */
+	CFI_AT_CFA,	   /* *(CFA + off) */
+	CFI_IS_CFA,	   /* CFA + off */
+	CFI_IN_REG,	   /* in register reg */
+	CFI_AT_EXPRESSION, /* *(reg + off); reg is CFI_NO_REG for an expression of another form */
+	CFI_IS_EXPRESSION, /* an expression, not looked into */
 };
 
 struct cfi_place {
@@ -59,7 +59,8 @@ struct cfi_registers {
 /* false: no such machine here. */
 bool cfi_registers_of(uint16_t machine, struct cfi_registers *out);
 
-/* Which bytes of the address space a section holds: what a pc-relative pointer in it counts from. */
+/* Which bytes of the address space a section holds: what a pc-relative pointer in it counts from.
+ */
 struct cfi_base {
 	const uint8_t *data; /* borrowed */
 	uint64_t vaddr;
@@ -70,7 +71,8 @@ struct cfi_base {
  * Reads one pointer in a DW_EH_PE_* encoding. 0, -EINVAL where it does not fit in r or the encoding
  * is none that stands in a file (omit, indirect, aligned, textrel, funcrel).
  */
-int cfi_read_pointer(struct reader *r, uint8_t encoding, const struct cfi_base *base, uint64_t *out);
+int cfi_read_pointer(struct reader *r, uint8_t encoding, const struct cfi_base *base,
+		     uint64_t *out);
 
 /* What a program's instructions are read with: the CIE's part. */
 struct cfi_context {
@@ -91,8 +93,8 @@ int cfi_run_initial(const struct cfi_context *context, struct reader instruction
 
 /*
  * Runs an FDE's instructions over [start, end), from the row the CIE left, and visits one row per
- * change of location, in rising order. 0, -EINVAL at a broken or unknown instruction (the rows before
- * it have been visited: they stand), or what visit returned.
+ * change of location, in rising order. 0, -EINVAL at a broken or unknown instruction (the rows
+ * before it have been visited: they stand), or what visit returned.
  */
 int cfi_run(const struct cfi_context *context, const struct cfi_row *initial,
 	    struct reader instructions, uint64_t start, uint64_t end, cfi_visit *visit, void *user);

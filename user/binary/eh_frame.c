@@ -1,9 +1,9 @@
 /*
  * From section bytes to sorted FDEs, in two sweeps over each section. The first parses the CIEs: an
- * FDE of .debug_frame may stand before its CIE, and each CIE is so parsed once however many FDEs name
- * it, which keeps a hostile section from costing more than its own length. The second notes for
- * each FDE its range, its CIE and where its instructions are. Instructions run only when rows are asked
- * for, in order of address.
+ * FDE of .debug_frame may stand before its CIE, and each CIE is so parsed once however many FDEs
+ *name it, which keeps a hostile section from costing more than its own length. The second notes for
+ * each FDE its range, its CIE and where its instructions are. Instructions run only when rows are
+ *asked for, in order of address.
  *
  * A record is a 32-bit length (0xffffffff: a 64-bit one follows), then the CIE's mark or the FDE's
  * reference to its CIE. The two sections differ in that:
@@ -177,9 +177,8 @@ static bool parse_cie(const struct eh_frame *frame, const struct eh_frame_sectio
 	cie->context.code_align = reader_uleb128(r);
 	cie->context.data_align = reader_sleb128(r);
 	ra = version == 1 ? reader_u8(r) : reader_uleb128(r);
-	cie->row = (struct cfi_row){.cfa_reg = CFI_NO_REG,
-				    .fp = {.reg = CFI_NO_REG},
-				    .ra = {.reg = CFI_NO_REG}};
+	cie->row = (struct cfi_row){
+		.cfa_reg = CFI_NO_REG, .fp = {.reg = CFI_NO_REG}, .ra = {.reg = CFI_NO_REG}};
 	cie->has_augmentation_data = *augmentation == 'z';
 	if (cie->has_augmentation_data) {
 		uint64_t length = reader_uleb128(r);
@@ -460,8 +459,8 @@ static size_t bytes_from(const struct image *image, uint64_t vaddr)
 }
 
 /*
- * PT_GNU_EH_FRAME: version 1, three encodings, then the pointer to .eh_frame. Its size is in neither:
- * a terminating 0 length ends it (reading on would be into what lies behind).
+ * PT_GNU_EH_FRAME: version 1, three encodings, then the pointer to .eh_frame. Its size is in
+ * neither: a terminating 0 length ends it (reading on would be into what lies behind).
  */
 static int find_by_header(const struct image *image, uint64_t *vaddr)
 {

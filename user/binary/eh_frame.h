@@ -3,8 +3,8 @@
  * into rows. Formats: LSB 5.0 (.eh_frame, .eh_frame_hdr), DWARF 5 6.4 (.debug_frame).
  *
  * The bytes are hostile. Each read is bounded, each FDE stands alone: one that is broken is skipped
- * and counted by reason. Limits on the section's size and the number of records, instructions being read
- * once each, bound the time and memory that any file can cost.
+ * and counted by reason. Limits on the section's size and the number of records, instructions being
+ * read once each, bound the time and memory that any file can cost.
  */
 #ifndef ALLOCTRACE_EH_FRAME_H
 #define ALLOCTRACE_EH_FRAME_H
@@ -36,7 +36,7 @@ enum eh_frame_skip {
 #define X(id, text) id,
 	EH_FRAME_SKIPS(X)
 #undef X
-	EH_FRAME_SKIP_COUNT,
+		EH_FRAME_SKIP_COUNT,
 };
 
 /* The text above; never NULL. */
@@ -64,10 +64,10 @@ struct eh_frame_range {
 struct eh_frame;
 
 /*
- * Reads an image's call frame information: .eh_frame, by its section, or by PT_GNU_EH_FRAME where the
- * sections are stripped, and .debug_frame, which says what the former leaves out. Each may be missing.
- * 0, -ENOENT (neither exists), -ENOTSUP (machine), -E2BIG (a section over the limit), -ENOMEM, or the
- * errno of a read.
+ * Reads an image's call frame information: .eh_frame, by its section, or by PT_GNU_EH_FRAME where
+ * the sections are stripped, and .debug_frame, which says what the former leaves out. Each may be
+ * missing. 0, -ENOENT (neither exists), -ENOTSUP (machine), -E2BIG (a section over the limit),
+ * -ENOMEM, or the errno of a read.
  */
 int eh_frame_open(const struct image *image, struct eh_frame **out);
 
@@ -88,13 +88,14 @@ uint16_t eh_frame_machine(const struct eh_frame *frame);
 const struct eh_frame_stats *eh_frame_stats(const struct eh_frame *frame);
 
 /*
- * Visits every row of every FDE by rising address; rows never overlap. Between the end of one and the
- * start of the next lies code without information. Of FDEs that overlap, the one that starts last at
- * or before an address says what holds there (as a search in .eh_frame_hdr would find), up to its end;
- * of those that start at the same address, the longest, of equal ones the first in the file.
+ * Visits every row of every FDE by rising address; rows never overlap. Between the end of one and
+ * the start of the next lies code without information. Of FDEs that overlap, the one that starts
+ * last at or before an address says what holds there (as a search in .eh_frame_hdr would find), up
+ * to its end; of those that start at the same address, the longest, of equal ones the first in the
+ * file.
  *
- * Returns 0, or what visit returned (anything but -EINVAL, which means a broken instruction here; these
- * are counted in the stats).
+ * Returns 0, or what visit returned (anything but -EINVAL, which means a broken instruction here;
+ * these are counted in the stats).
  */
 int eh_frame_for_each_row(struct eh_frame *frame, cfi_visit *visit, void *user);
 

@@ -77,8 +77,7 @@ static struct node *node_at(struct graph *graph, uint64_t vaddr)
 	return NULL;
 }
 
-/* Where the code of one function that is known to begin there can be read: not over a segment's
- * end. */
+/* How much of [vaddr, end) the file holds as code, up to the limit for one function. */
 static size_t readable_size(const struct image *image, uint64_t vaddr, uint64_t end)
 {
 	uint64_t size = end - vaddr;
@@ -271,8 +270,7 @@ static int build_graph(struct graph *graph)
 	return scan_level(graph, LEVELS_MAX);
 }
 
-/* Does control that goes to target, with the caller's return address on the stack, reach an
- * allocator? */
+/* Does a call of target, or a jump to it, reach an allocating function with no call in between? */
 static bool reaches_allocator(struct graph *graph, uint64_t target, bool is_call)
 {
 	uint64_t start = target, end;
@@ -280,12 +278,11 @@ static bool reaches_allocator(struct graph *graph, uint64_t target, bool is_call
 
 	if (allocates_at(graph, target))
 		return true;
-	/* A jump may lead into the middle of a cold part; from there back into a probed function is
-	 * no call. */
+	/* A jump may lead into the middle of a cold part. */
 	if (!is_call)
 		code_ranges_find(graph->ranges, target, &start, &end);
 	node = node_at(graph, start);
-	return node && node->tail_allocates && !function_at(graph, start);
+	return node && node->tail_allocates;
 }
 
 static void find_tails(struct graph *graph)

@@ -16,8 +16,7 @@ struct plt_slot {
 	uint64_t target; /* of the function, in this image */
 };
 
-/* The slots that the dynamic linker fills with the address of a function that this image defines.
- * x86-64 only. */
+/* The slots that are to hold the address of a function that this image defines. x86-64 only. */
 struct plt {
 	struct plt_slot *items; /* owned; sorted by slot */
 	size_t count, capacity;

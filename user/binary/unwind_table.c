@@ -1,9 +1,10 @@
 /*
  * Rows stream in by rising address, each with its range. With pruning, a row (or a gap between two)
- * counts only if its range holds an address that a walk can look up; what counts is run-length encoded:
- * a table row is written where the rule differs from that of the last range that counted. So the
- * search, which takes the last row at or before an address, answers rightly for each of these
- * addresses, and with some neighbouring rule for all others. Nothing but the result is ever in memory.
+ * counts only if its range holds an address that a walk can look up; what counts is run-length
+ * encoded: a table row is written where the rule differs from that of the last range that counted.
+ * So the search, which takes the last row at or before an address, answers rightly for each of
+ * these addresses, and with some neighbouring rule for all others. Nothing but the result is ever
+ * in memory.
  *
  * Without pruning all ranges count, but gaps under 16 bytes, which are padding between functions:
  * the rule before holds on there, and equal rows on both sides merge.
@@ -124,8 +125,8 @@ static bool kind_of(const struct cfi_row *row, const struct cfi_registers *regs,
 }
 
 /*
- * Where the caller's fp is. What cannot be said in a rule counts as lost (UNWIND_SLOT_UNDEFINED): the
- * walk then goes on for as long as rules build on sp.
+ * Where the caller's fp is. What cannot be said in a rule counts as lost (UNWIND_SLOT_UNDEFINED):
+ * the walk then goes on for as long as rules build on sp.
  */
 static int16_t fp_slot_of(const struct cfi_row *row, bool deref)
 {
@@ -169,9 +170,9 @@ static bool ra_slot_of(uint16_t machine, const struct cfi_row *row, int16_t *slo
 }
 
 /*
- * The kernel's frame, as glibc describes it on x86-64 (CFA = the interrupted sp, read from the frame).
- * aarch64's vDSO describes only the frame record that the kernel pushes for debuggers, which leaves sp
- * unknown; every signal frame there has the one layout.
+ * The kernel's frame, as glibc describes it on x86-64 (CFA = the interrupted sp, read from the
+ * frame). aarch64's vDSO describes only the frame record that the kernel pushes for debuggers,
+ * which leaves sp unknown; every signal frame there has the one layout.
  */
 static bool is_rt_sigframe(uint16_t machine, const struct cfi_row *row,
 			   const struct cfi_registers *regs)
@@ -242,7 +243,8 @@ static int push_row(struct builder *b, uint16_t pc_low, uint16_t rule)
 	return vec_push(b->table, ((struct unwind_row){pc_low, rule}));
 }
 
-/* Begins all pages up to the one that holds pc; each repeats the rule in force, unless pc begins it. */
+/* Begins all pages up to the one that holds pc; each repeats the rule in force, unless pc begins
+ * it. */
 static int begin_pages(struct builder *b, uint64_t pc)
 {
 	struct unwind_table *table = b->table;
@@ -355,8 +357,8 @@ static int lay_out_pages(struct builder *b, const struct eh_frame_range *text, s
 		if (first > UINT32_MAX)
 			return -E2BIG;
 		table->first_page = (uint32_t)first;
-		table->page_count = last - first < UNWIND_PAGES_MAX ? (uint32_t)(last - first + 1) :
-								      UNWIND_PAGES_MAX;
+		table->page_count = last - first < UNWIND_PAGES_MAX ? (uint32_t)(last - first + 1)
+								    : UNWIND_PAGES_MAX;
 		b->covered = text[0].start;
 	}
 	table->page_index = calloc(table->page_count + 1, sizeof(*table->page_index));
@@ -384,8 +386,8 @@ static int finish(struct builder *b, const struct eh_frame_range *text, size_t t
 
 static void shrink(struct unwind_table *table)
 {
-	void *items = table->count ? realloc(table->items, table->count * sizeof(*table->items)) :
-				     NULL;
+	void *items =
+		table->count ? realloc(table->items, table->count * sizeof(*table->items)) : NULL;
 
 	if (items) {
 		table->items = items;

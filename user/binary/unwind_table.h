@@ -19,7 +19,7 @@
 struct unwind_rules {
 	struct unwind_rule items[UNWIND_RULES_MAX]; /* [UNWIND_RULE_END] is UNWIND_END */
 	uint32_t count;
-	uint64_t overflow;			 /* rules that found no room, each time one was asked for */
+	uint64_t overflow; /* rules that found no room, each time one was asked for */
 	uint16_t slots[UNWIND_RULE_SLOTS]; /* hash table: number + 1, 0 where free */
 };
 
@@ -42,7 +42,7 @@ enum unwind_loss {
 #define X(id, text) id,
 	UNWIND_LOSSES(X)
 #undef X
-	UNWIND_LOSS_COUNT,
+		UNWIND_LOSS_COUNT,
 };
 
 /* The text above; never NULL. */
@@ -50,10 +50,10 @@ const char *unwind_loss_text(enum unwind_loss loss);
 
 struct unwind_table_stats {
 	uint64_t fdes;
-	uint64_t rows_read;	/* in the call frame information */
-	uint64_t rows_needed;	/* of them, those that hold a call site (all where not pruned) */
-	uint64_t gaps;		/* between them, kept as UNWIND_END */
-	uint64_t rows_cut;	/* beyond UNWIND_PAGES_MAX pages: not in the table */
+	uint64_t rows_read;   /* in the call frame information */
+	uint64_t rows_needed; /* of them, those that hold a call site (all where not pruned) */
+	uint64_t gaps;	      /* between them, kept as UNWIND_END */
+	uint64_t rows_cut;    /* beyond UNWIND_PAGES_MAX pages: not in the table */
 	uint64_t lost[UNWIND_LOSS_COUNT]; /* of rows_needed */
 	uint64_t skipped[EH_FRAME_SKIP_COUNT];
 };
@@ -69,17 +69,17 @@ struct unwind_table {
 
 struct unwind_options {
 	/*
-	 * Keep only rules that a walk from a function's entry can ask for (include/unwind.h, WHAT TO
-	 * LOOK UP). The table is 6 to 27 times smaller; code that a signal interrupted is then looked
-	 * up right only at system calls.
+	 * Keep only rules that a walk from a function's entry can ask for (include/unwind.h, WHAT
+	 * TO LOOK UP). The table is 6 to 27 times smaller; code that a signal interrupted is then
+	 * looked up right only at system calls.
 	 */
 	bool prune;
 };
 
 /*
  * Makes the table. Broken parts of the call frame information are left out and counted; an image
- * without any gets a table that says UNWIND_END throughout. 0, -ENOTSUP (machine), -ENOMEM, -E2BIG, or
- * the errno of a read.
+ * without any gets a table that says UNWIND_END throughout. 0, -ENOTSUP (machine), -ENOMEM, -E2BIG,
+ * or the errno of a read.
  */
 int unwind_table_build(const struct image *image, const struct unwind_options *options,
 		       struct unwind_rules *rules, struct unwind_table **out);
@@ -92,8 +92,8 @@ uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr);
 size_t unwind_table_size(const struct unwind_table *table);
 
 /*
- * The rule that a row of call frame information comes to on a machine. Where it comes to UNWIND_END,
- * returns false and the reason.
+ * The rule that a row of call frame information comes to on a machine. Where it comes to
+ * UNWIND_END, returns false and the reason.
  */
 bool unwind_rule_from_row(uint16_t machine, const struct cfi_row *row, struct unwind_rule *out,
 			  enum unwind_loss *loss);

@@ -31,8 +31,7 @@ struct x86_insn {
 	bool is_register_jump;
 };
 
-/* Decodes the instruction at code[0, size), whose address is vaddr. false: not an instruction, or
- * cut off. */
+/* Decodes the instruction at code[0, size), which is at vaddr. false: none, or cut off. */
 bool x86_insn_decode(const uint8_t *code, size_t size, uint64_t vaddr, struct x86_insn *out);
 
 /*

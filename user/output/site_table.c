@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINE_WIDTH   100
+#define LINE_WIDTH   110
 #define INDENT	     "        "
 #define NAME_WIDTH   160 /* of the function that allocates */
 #define CALLER_WIDTH 40

@@ -56,7 +56,9 @@ static void write_process(const struct profile *profile, FILE *to)
 	const struct profile_info *info = &profile->info;
 	const char *comm = info->comm && *info->comm ? info->comm : "(no name)";
 
-	fprintf(to, "alloctrace %s: ", info->version ? info->version : "");
+	fputs("alloctrace ", to);
+	text_escape(to, info->version ? info->version : "");
+	fputs(": ", to);
 	text_escape(to, comm);
 	fprintf(to, ", pid %d, ", info->pid);
 	text_escape(to, info->exe && *info->exe ? info->exe : "(executable unknown)");

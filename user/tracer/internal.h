@@ -2,6 +2,7 @@
 #ifndef ALLOCTRACE_TRACER_INTERNAL_H
 #define ALLOCTRACE_TRACER_INTERNAL_H
 
+#include "tracer/tables.h"
 #include "tracer/tracer.h"
 
 #include <bpf/libbpf.h>
@@ -14,17 +15,29 @@ struct probe_link {
 	struct bpf_link *link; /* owned; NULL: none */
 };
 
+/* An array map in our memory. */
+struct array_map {
+	void *at; /* owned mapping; NULL: none */
+	size_t size;
+};
+
 struct tracer {
 	struct alloctrace_bpf *bpf; /* owned */
 	struct tracer_options options;
 	enum tracer_kind kind;
-	struct target *targets; /* the `targets` map, mapped: written here and by the kernel's programs */
-	size_t targets_size;	/* bytes mapped */
+	struct tables tables;
+	/* Arrays of the kernel, mapped. `targets` is written here and by the kernel's programs. */
+	struct array_map targets, rows, pages, rules, mappings;
 	struct {
 		struct probe_link *items;
 		size_t count, capacity;
 	} links;
 };
+
+static inline struct target *tracer_target(const struct tracer *tracer, uint32_t slot)
+{
+	return &((struct target *)tracer->targets.at)[slot];
+}
 
 /* Does the kernel know links of this kind? By trying; needs no program of ours. */
 bool attach_kind_exists(enum tracer_kind kind);

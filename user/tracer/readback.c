@@ -109,10 +109,16 @@ static int by_stack_and_size(const void *a, const void *b)
 	return x->size_class < y->size_class ? -1 : x->size_class > y->size_class;
 }
 
+/* A stack as it was read back. */
+struct read_stack {
+	uint32_t site;
+	uint32_t end; /* enum walk_end */
+	bool unsure;
+};
+
 /* One stack as a site. */
-static int add_site(const struct tracer *tracer, uint64_t key,
-		    bool (*executable)(uint64_t address, const void *context), const void *context,
-		    struct profile *profile, uint32_t *site, uint32_t *end)
+static int add_site(const struct tracer *tracer, uint64_t key, struct profile *profile,
+		    struct read_stack *out)
 {
 	struct stack stack;
 	uint64_t addresses[MAX_FRAMES];
@@ -122,28 +128,24 @@ static int add_site(const struct tracer *tracer, uint64_t key,
 
 	if (err)
 		return err;
-	*end = stack.end < WALK_END_COUNT ? stack.end : WALK_UNREADABLE;
-	for (uint32_t i = 0; i < stack.frame_count && i < MAX_FRAMES; i++) {
-		/* The innermost was read where the call left it; the others are as good as the frame pointer. */
-		if (i > 0 && !executable(stack.frames[i] - 1, context)) {
-			*end = WALK_NO_CODE;
-			break;
-		}
-		addresses[count++] = stack.frames[i] - 1;
+	*out = (struct read_stack){.end = stack.end % WALK_END_COUNT};
+	while (count < stack.frame_count && count < MAX_FRAMES) {
+		uint64_t frame = stack.frames[count];
+
+		out->unsure |= (frame & FRAME_UNSURE) != 0;
+		addresses[count++] = (frame & ~FRAME_UNSURE) - 1;
 	}
-	return profile_add_site(profile, addresses, count, *end == WALK_COMPLETE, site);
+	return profile_add_site(profile, addresses, count, stack.end == WALK_COMPLETE, &out->site);
 }
 
 /* Sites and buckets; *recorded is what they hold, *forgotten what an exec has left behind. */
-static int add_counts(const struct tracer *tracer, uint32_t slot,
-		      bool (*executable)(uint64_t address, const void *context), const void *context,
-		      struct profile *profile, struct tracer_walks *walks, uint64_t *recorded,
-		      uint64_t *forgotten)
+static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile *profile,
+		      struct tracer_walks *walks, uint64_t *recorded, uint64_t *forgotten)
 {
 	struct count_entries entries = {0};
-	uint16_t epoch = (uint16_t)__atomic_load_n(&tracer->targets[slot].epoch, __ATOMIC_RELAXED);
-	uint64_t stack = 0;
-	uint32_t site = 0, end = 0;
+	uint16_t epoch = (uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
+	struct read_stack stack = {0};
+	uint64_t key = 0;
 	int err = read_counts(tracer, slot, &entries);
 
 	if (!err && entries.count)
@@ -158,15 +160,15 @@ static int add_counts(const struct tracer *tracer, uint32_t slot,
 		}
 		if (!count->alloc_objects) /* made for a block that could not be kept */
 			continue;
-		if (entry->key.stack != stack)
-			err = add_site(tracer, entry->key.stack, executable, context, profile, &site,
-				       &end);
+		if (entry->key.stack != key)
+			err = add_site(tracer, entry->key.stack, profile, &stack);
 		if (err)
 			break;
-		stack = entry->key.stack;
+		key = entry->key.stack;
 		*recorded += count->alloc_objects;
-		walks->samples[end] += count->alloc_objects;
-		err = profile_add_bucket(profile, site, count->alloc_objects, count->alloc_bytes,
+		walks->samples[stack.end] += count->alloc_objects;
+		walks->unsure += stack.unsure ? count->alloc_objects : 0;
+		err = profile_add_bucket(profile, stack.site, count->alloc_objects, count->alloc_bytes,
 					 count->alloc_objects - count->free_objects,
 					 count->alloc_bytes - count->free_bytes);
 	}
@@ -174,9 +176,8 @@ static int add_counts(const struct tracer *tracer, uint32_t slot,
 	return err;
 }
 
-int tracer_readback(const struct tracer *tracer, uint32_t slot,
-		    bool (*executable)(uint64_t address, const void *context), const void *context,
-		    struct profile *profile, struct tracer_walks *walks)
+int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *profile,
+		    struct tracer_walks *walks)
 {
 	uint64_t counters[COUNTER_COUNT], forgotten = 0;
 	int err = tracer_counters(tracer, slot, counters);
@@ -184,8 +185,7 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot,
 	memset(walks, 0, sizeof(*walks));
 	profile->info.recorded = 0;
 	if (!err)
-		err = add_counts(tracer, slot, executable, context, profile, walks,
-				 &profile->info.recorded, &forgotten);
+		err = add_counts(tracer, slot, profile, walks, &profile->info.recorded, &forgotten);
 	if (err)
 		return err;
 	profile->info.calls = counters[COUNT_CALLS];

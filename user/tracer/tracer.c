@@ -14,6 +14,10 @@
 /* A site allocates in some sizes: so many counts are kept for each stack that may be. */
 #define COUNTS_PER_STACK 8
 
+/* Executable mappings a target may get while it is recorded; and the most for all of them. */
+#define MORE_MAPPINGS 512
+#define MAPPINGS_MAX  (1 << 22)
+
 static bool libbpf_verbose;
 
 static int print_libbpf(enum libbpf_print_level level, const char *format, va_list arguments)
@@ -23,31 +27,54 @@ static int print_libbpf(enum libbpf_print_level level, const char *format, va_li
 	return vfprintf(stderr, format, arguments);
 }
 
-/* Opens and sizes everything for tracer->kind, and loads it. */
-static int load(struct tracer *tracer)
+/*
+ * A target's mappings are replaced as a whole, so there is room for the old ones beside the new, and for
+ * what may come by dlopen.
+ */
+static uint32_t room_for_mappings(const struct tracer_options *options)
+{
+	uint64_t room = 2 * ((uint64_t)options->mappings + MORE_MAPPINGS * options->targets);
+
+	return room > MAPPINGS_MAX ? MAPPINGS_MAX : (uint32_t)room;
+}
+
+static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 {
 	const struct tracer_options *options = &tracer->options;
+	uint64_t counts = (uint64_t)options->max_stacks * COUNTS_PER_STACK;
+	const struct {
+		struct bpf_map *map;
+		uint64_t entries;
+	} wanted[] = {
+		{tracer->bpf->maps.cpus, options->targets},
+		{tracer->bpf->maps.targets, options->targets},
+		{tracer->bpf->maps.live, options->max_live},
+		{tracer->bpf->maps.stacks, options->max_stacks},
+		{tracer->bpf->maps.counts, counts > UINT32_MAX ? UINT32_MAX : counts},
+		{tracer->bpf->maps.unwind_rows, sizes->row_pairs},
+		{tracer->bpf->maps.unwind_pages, sizes->pages},
+		{tracer->bpf->maps.mappings, sizes->mappings},
+	};
+	int err = 0;
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted) && !err; i++)
+		err = bpf_map__set_max_entries(wanted[i].map, (uint32_t)wanted[i].entries);
+	return err;
+}
+
+/* Opens and sizes everything for tracer->kind, and loads it. */
+static int load(struct tracer *tracer, const struct tables_sizes *sizes)
+{
 	struct alloctrace_bpf *bpf = alloctrace_bpf__open();
-	uint32_t counts = options->max_stacks > UINT32_MAX / COUNTS_PER_STACK ?
-				  UINT32_MAX :
-				  options->max_stacks * COUNTS_PER_STACK;
 	int err;
 
 	if (!bpf)
 		return -errno;
 	tracer->bpf = bpf;
-	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, options->period);
+	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
 	bpf->rodata->return_always = tracer->kind != TRACER_SESSION;
 	attach_prepare(bpf, tracer->kind);
-	err = bpf_map__set_max_entries(bpf->maps.cpus, options->targets);
-	if (!err)
-		err = bpf_map__set_max_entries(bpf->maps.targets, options->targets);
-	if (!err)
-		err = bpf_map__set_max_entries(bpf->maps.live, options->max_live);
-	if (!err)
-		err = bpf_map__set_max_entries(bpf->maps.stacks, options->max_stacks);
-	if (!err)
-		err = bpf_map__set_max_entries(bpf->maps.counts, counts);
+	err = size_maps(tracer, sizes);
 	return err ? err : alloctrace_bpf__load(bpf);
 }
 
@@ -61,7 +88,7 @@ static void unload(struct tracer *tracer)
  * The first kind that works. uprobe_multi needs a look at what it does, not only at whether it is there:
  * up to 6.9 its pid filter let only the main thread's hits through.
  */
-static int load_best(struct tracer *tracer)
+static int load_best(struct tracer *tracer, const struct tables_sizes *sizes)
 {
 	bool any = tracer->options.kind == TRACER_AUTO;
 	int err = -EOPNOTSUPP;
@@ -72,7 +99,7 @@ static int load_best(struct tracer *tracer)
 		if (!attach_kind_exists((enum tracer_kind)kind))
 			continue;
 		tracer->kind = (enum tracer_kind)kind;
-		err = load(tracer);
+		err = load(tracer, sizes);
 		if (!err && kind == TRACER_MULTI && attach_sees_threads(tracer) != 1)
 			err = -EOPNOTSUPP;
 		if (!err || err == -EPERM || err == -EACCES)
@@ -108,50 +135,89 @@ static int start_countdowns(struct tracer *tracer)
 	return err;
 }
 
-static int map_targets(struct tracer *tracer)
+static int map_array(struct bpf_map *map, struct array_map *out)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t size = (size_t)bpf_map__max_entries(map) * bpf_map__value_size(map);
 	void *at;
 
-	tracer->targets_size =
-		(tracer->options.targets * sizeof(struct target) + page - 1) / page * page;
-	at = mmap(NULL, tracer->targets_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		  bpf_map__fd(tracer->bpf->maps.targets), 0);
+	size = (size + page - 1) / page * page;
+	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
 	if (at == MAP_FAILED)
 		return -errno;
-	tracer->targets = at;
+	*out = (struct array_map){.at = at, .size = size};
+	return 0;
+}
+
+static void unmap_array(struct array_map *array)
+{
+	if (array->at)
+		munmap(array->at, array->size);
+}
+
+static int map_arrays(struct tracer *tracer)
+{
+	struct alloctrace_bpf *bpf = tracer->bpf;
+	int err = map_array(bpf->maps.targets, &tracer->targets);
+
+	if (!err)
+		err = map_array(bpf->maps.unwind_rows, &tracer->rows);
+	if (!err)
+		err = map_array(bpf->maps.unwind_pages, &tracer->pages);
+	if (!err)
+		err = map_array(bpf->maps.unwind_rules, &tracer->rules);
+	if (!err)
+		err = map_array(bpf->maps.mappings, &tracer->mappings);
+	return err;
+}
+
+static int attach_exec(struct tracer *tracer)
+{
+	struct bpf_link *link = bpf_program__attach(tracer->bpf->progs.target_exec);
+
+	if (!link)
+		return -errno;
+	tracer->bpf->links.target_exec = link; /* destroyed with the rest */
 	return 0;
 }
 
 int tracer_new(const struct tracer_options *options, struct tracer **out)
 {
 	struct tracer *tracer = calloc(1, sizeof(*tracer));
-	struct bpf_link *exec;
-	int err;
 
 	if (!tracer)
 		return -ENOMEM;
-	libbpf_verbose = options->verbose;
-	libbpf_set_print(print_libbpf);
 	tracer->options = *options;
-	err = load_best(tracer);
-	if (!err)
-		err = start_countdowns(tracer);
-	if (!err)
-		err = map_targets(tracer);
-	if (!err) {
-		exec = bpf_program__attach(tracer->bpf->progs.target_exec);
-		if (exec)
-			tracer->bpf->links.target_exec = exec;
-		else
-			err = -errno;
-	}
-	if (err) {
+	if (tables_init(&tracer->tables, options->targets)) {
 		tracer_free(tracer);
-		return err;
+		return -ENOMEM;
 	}
 	*out = tracer;
 	return 0;
+}
+
+int tracer_add_image(struct tracer *tracer, const struct image *image)
+{
+	return tables_add_image(&tracer->tables, image);
+}
+
+int tracer_load(struct tracer *tracer)
+{
+	const struct tables_sizes sizes = tables_sizes(
+		&tracer->tables, tracer->options.more_rows, room_for_mappings(&tracer->options));
+	int err;
+
+	libbpf_verbose = tracer->options.verbose;
+	libbpf_set_print(print_libbpf);
+	err = load_best(tracer, &sizes);
+	if (!err)
+		err = start_countdowns(tracer);
+	if (!err)
+		err = map_arrays(tracer);
+	if (!err)
+		err = tables_place(&tracer->tables, &sizes, tracer->rows.at, tracer->pages.at,
+				   tracer->rules.at, tracer->mappings.at);
+	return err ? err : attach_exec(tracer);
 }
 
 void tracer_free(struct tracer *tracer)
@@ -160,8 +226,12 @@ void tracer_free(struct tracer *tracer)
 		return;
 	tracer_detach(tracer);
 	free(tracer->links.items);
-	if (tracer->targets)
-		munmap(tracer->targets, tracer->targets_size);
+	unmap_array(&tracer->targets);
+	unmap_array(&tracer->rows);
+	unmap_array(&tracer->pages);
+	unmap_array(&tracer->rules);
+	unmap_array(&tracer->mappings);
+	tables_deinit(&tracer->tables);
 	unload(tracer);
 	free(tracer);
 }
@@ -177,15 +247,31 @@ int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid)
 
 	if (slot >= tracer->options.targets)
 		return -EINVAL;
-	tracer->targets[slot] = (struct target){.tgid = key};
+	*tracer_target(tracer, slot) = (struct target){.tgid = key};
 	return bpf_map__update_elem(tracer->bpf->maps.slots, &key, sizeof(key), &slot, sizeof(slot),
 				    BPF_ANY);
+}
+
+int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process)
+{
+	uint64_t *word = (uint64_t *)&tracer_target(tracer, slot)->mappings;
+
+	return tables_update(&tracer->tables, slot, process, word);
+}
+
+void tracer_tables(const struct tracer *tracer, struct tracer_tables *out)
+{
+	*out = (struct tracer_tables){
+		.bytes = tables_used(&tracer->tables),
+		.rules = tracer->tables.rules->count,
+		.full = tracer->tables.full,
+	};
 }
 
 int tracer_enable(struct tracer *tracer, uint32_t slot, bool enabled)
 {
 	if (slot >= tracer->options.targets)
 		return -EINVAL;
-	__atomic_store_n(&tracer->targets[slot].enabled, enabled, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&tracer_target(tracer, slot)->enabled, enabled, __ATOMIC_SEQ_CST);
 	return 0;
 }

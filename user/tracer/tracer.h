@@ -1,10 +1,12 @@
 /*
  * The kernel side from the outside: the only room that touches BPF.
  *
- * Stages: tracer_new() chooses a way of attaching by trying what the kernel has, loads the programs and
- * makes the maps; tracer_set_target() gives a process a slot; tracer_attach() puts probes into its images,
- * one by one, also while recording; tracer_enable() starts and stops the recording of a slot, at once;
- * tracer_detach() takes the probes out; tracer_readback() may be called at any time.
+ * Stages: tracer_new(); tracer_add_image() for what the targets map, so that the kernel's arrays get the
+ * right sizes; tracer_load() chooses a way of attaching by trying what the kernel has, loads the programs
+ * and makes the maps; tracer_set_target() gives a process a slot, tracer_map() its mappings, which it may do
+ * again whenever they change; tracer_attach() puts probes into its images, one by one, also while recording;
+ * tracer_enable() starts and stops the recording of a slot, at once; tracer_detach() takes the probes out;
+ * tracer_readback() may be called at any time.
  */
 #ifndef ALLOCTRACE_TRACER_H
 #define ALLOCTRACE_TRACER_H
@@ -13,6 +15,7 @@
 #include "binary/allocators.h"
 #include "binary/image.h"
 #include "profile/profile.h"
+#include "target/process.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,21 +38,43 @@ struct tracer_options {
 	uint32_t targets;      /* slots, 1 to MAX_TARGETS */
 	uint32_t max_live;     /* live blocks recorded at one time, all targets together */
 	uint32_t max_stacks;   /* different stacks */
+	uint32_t mappings;     /* executable ones of all targets together, as they are now */
+	uint32_t more_rows;    /* room for unwind tables of images that are mapped later, in rows */
 	bool verbose;	       /* libbpf's own messages on stderr */
 };
 
 struct tracer;
 
+/* Nothing of the kernel is touched yet. 0 or -ENOMEM. */
+int tracer_new(const struct tracer_options *options, struct tracer **out);
+void tracer_free(struct tracer *tracer);
+
+/*
+ * Builds the unwind table of an image that targets map: up to half a second for 100 MB of code. 0 or -ENOMEM; an
+ * image that has nothing to build from is walked by frame pointers.
+ */
+int tracer_add_image(struct tracer *tracer, const struct image *image);
+
 /*
  * 0; -EPERM, -EACCES (not permitted); -EOPNOTSUPP (the kernel has no such way of attaching; or no BPF, no
  * uprobes at all); -ENOMEM; or libbpf's -errno.
  */
-int tracer_new(const struct tracer_options *options, struct tracer **out);
-void tracer_free(struct tracer *tracer);
+int tracer_load(struct tracer *tracer);
 
 enum tracer_kind tracer_chosen_kind(const struct tracer *tracer);
 
 int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
+
+/* Tells the walk what a target has mapped, now. 0 or -ENOMEM. */
+int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process);
+
+/* The unwind tables as they are in the kernel. */
+struct tracer_tables {
+	size_t bytes;	/* of rows and their index */
+	uint32_t rules; /* of UNWIND_RULES_MAX */
+	uint64_t full;	/* images or lists of mappings that found no room: walked by frame pointers */
+};
+void tracer_tables(const struct tracer *tracer, struct tracer_tables *out);
 
 /* 0; -ESRCH (the process has ended); or -errno of the kernel. Nothing stays attached after a failure. */
 int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
@@ -70,15 +95,14 @@ int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counter
 /* Stacks by how their walk ended, weighted by the samples recorded of them. */
 struct tracer_walks {
 	uint64_t samples[WALK_END_COUNT];
+	uint64_t unsure; /* samples with a frame that was found without a rule (FRAME_UNSURE) */
 };
 
 /*
- * Adds sites and buckets of a slot to a profile that has its mappings, counters too; sets info.calls,
- * frees, sampled, recorded. Addresses outside [.] of executable(address, context) end a stack early and make
- * it incomplete: a frame pointer that is something else leads there. 0 or -errno.
+ * Adds sites, buckets and counters of a slot to a profile that has its mappings; sets info.calls, frees,
+ * sampled, recorded. 0 or -errno.
  */
-int tracer_readback(const struct tracer *tracer, uint32_t slot,
-		    bool (*executable)(uint64_t address, const void *context), const void *context,
-		    struct profile *profile, struct tracer_walks *walks);
+int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *profile,
+		    struct tracer_walks *walks);
 
 #endif

@@ -1,0 +1,447 @@
+/* What a person reads, and that nobody else can write in it. */
+#include "sample_profile.h"
+
+#include "output/alloc_frames.h"
+#include "output/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static char *summary(const struct profile *profile, unsigned int top)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	assert_non_null(to);
+	assert_int_equal(text_write_summary(profile, top, to), 0);
+	fclose(to);
+	if (getenv("VERBOSE"))
+		print_message("%s\n", text);
+	return text;
+}
+
+static char *folded(const struct profile *profile)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	assert_non_null(to);
+	assert_int_equal(folded_write(profile, to), 0);
+	fclose(to);
+	return text;
+}
+
+static char *escaped(const char *string)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	assert_non_null(to);
+	text_escape(to, string);
+	fclose(to);
+	return text;
+}
+
+#define assert_has(text, what)                                                                     \
+	do {                                                                                       \
+		if (!strstr(text, what))                                                           \
+			fail_msg("\"%s\" is missing in:\n%s", what, text);                         \
+	} while (0)
+
+#define assert_has_not(text, what)                                                                 \
+	do {                                                                                       \
+		if (strstr(text, what))                                                            \
+			fail_msg("\"%s\" is in:\n%s", what, text);                                 \
+	} while (0)
+
+static void test_summary_says_what_was_traced_and_how(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text = summary(profile, 10);
+
+	(void)state;
+	assert_has(text, "alloctrace 0.1.0: memserver, pid 4321, /srv/bin/memserver\n");
+	assert_has(text, "10.0 s from 2025-11-20 12:33:01 UTC, ended: duration reached\n");
+	assert_has(text, SAMPLE_LIBC "\n");
+	assert_has(text, "malloc+0 calloc+0 realloc+0 free+9 (attach: session)\n");
+	assert_has(text, "1,204,331 allocation calls, 1,104,220 frees\n");
+	assert_has(text, "one sample per 512 KiB allocated, on average");
+	assert_has(text, "2,130 taken, 2,130 recorded, 0 lost; stacks complete: 99.7 %\n");
+	assert_has(text, "RSS 213 MiB -> 331 MiB (+118 MiB)\n");
+	assert_has(text, "\"live\" = allocated since attach and not freed; what was allocated "
+			 "before is not known\n");
+	assert_has_not(text, "WARNING");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_sampled_figures_carry_their_interval(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text = summary(profile, 10);
+
+	(void)state;
+	assert_has(text, "figures are estimates (95 % interval)");
+	assert_has(text, "107 MiB/s (102-112), 1,046,590 objects/s (1,000,000-1,100,000)");
+	assert_has(text, "118 MiB (104-134) in 99,330 (61,600-161,000) objects");
+	assert_has(text,
+		   "TOP 4 OF 4 SITES BY LIVE BYTES (estimates, 95 % interval in parentheses)");
+	assert_has(text, "  1  94% 111 MiB (97.9-127) ");
+	assert_has(text, " 11,942 (10,300-13,800) ");
+	/* The ends in another unit than the value. */
+	assert_has(text, "1.00 MiB (281 KiB-3.65 MiB)");
+	/* None of three seen is live: that is no proof that none is. */
+	assert_has(text, "  4   0% 0 B (0-");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_exact_figures_carry_none(void **state)
+{
+	struct profile *profile = sample_profile(1);
+	char *text = summary(profile, 10);
+
+	(void)state;
+	assert_has(text, "sampling   every allocation: figures are exact\n");
+	assert_has(text, "allocated  725 KiB/s, 213 objects/s; 7.08 MiB in all\n");
+	assert_has(text, "live       3.84 MiB in 233 objects; RSS");
+	assert_has(text, "BYTES (every allocation counted)");
+	assert_has(text, "  1 100% 3.84 MiB    219           3.91 MiB         220\n");
+	assert_has_not(text, "95 %");
+	assert_has_not(text, "estimate");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_sites_are_named_by_who_asks_for_the_memory(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text = summary(profile, 10);
+
+	(void)state;
+	assert_has(text, "\n        session_new  /src/session.c:120\n"
+			 "        < handle_request server.c:310 < worker_main server.c:401\n");
+	/* operator new is not an answer. */
+	assert_has(text, "\n        http::Parser::header  /src/parser.cc:88\n");
+	assert_has_not(text, "operator new");
+	/* A frame without a name inside of the first that has one. */
+	assert_has(text, "\n        cache_put  /src/cache.c:52  (through [libc.so.6])\n");
+	/* No name at all, no callers. */
+	assert_has(text, "\n        [unknown]+0x7fff00000000  (no symbols)\n"
+			 "        < (stack cut short)\n");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_sites_beyond_the_top_are_counted(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text = summary(profile, 1);
+
+	(void)state;
+	assert_has(text, "TOP 1 OF 4 SITES");
+	assert_has_not(text, "cache_put");
+	assert_has(text, "\n3 more sites with 7.00 MiB live\n");
+	free(text);
+	text = summary(profile, 0);
+	assert_has_not(text, "TOP");
+	assert_has(text, "\n4 more sites with 118 MiB live\n");
+	free(text);
+	text = summary(profile, 4);
+	assert_has(text, "\nno more sites\n");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_losses_are_named(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text;
+
+	(void)state;
+	profile->counters.items[0].count = 1234;
+	profile->counters.items[2].count = 5;
+	profile->info.sampled += 1234 + 5;
+	assert_int_equal(profile_add_warning(profile, "the live map was full"), 0);
+	text = summary(profile, 1);
+	assert_has(text, "3,369 taken, 2,130 recorded, 1,234 lost");
+	assert_has(text,
+		   "LOST       live map full 1,234: 36.6 % of the samples; figures are too low "
+		   "by about as much\n");
+	assert_has_not(text, "pending map full");
+	assert_has(text, "also seen  failed allocations 5\n");
+	assert_has(text, "WARNING    the live map was full\n");
+	free(text);
+	profile_free(profile);
+
+	profile = sample_profile(1);
+	profile->counters.items[1].count = 1;
+	profile->info.sampled = 100000;
+	text = summary(profile, 1);
+	assert_has(text, "every allocation, but some were lost: figures are too low\n");
+	assert_has(text, "pending map full 1: 0.1 % of the samples");
+	assert_has_not(text, "exact");
+	free(text);
+	profile_free(profile);
+}
+
+static struct profile *empty_profile(uint64_t calls, uint64_t sampled, uint64_t lost)
+{
+	struct profile *profile;
+
+	assert_int_equal(profile_new(&profile), 0);
+	sample_info(profile, 512 * 1024);
+	profile->info.calls = calls;
+	profile->info.sampled = sampled;
+	assert_int_equal(profile_add_counter(profile, "stack map full", lost, true), 0);
+	assert_int_equal(profile_finish(profile), 0);
+	return profile;
+}
+
+static void test_nothing_recorded_is_said_and_explained(void **state)
+{
+	static const struct {
+		uint64_t calls, sampled, lost;
+		const char *reason;
+	} cases[] = {
+		{0, 0, 0, "NOTHING RECORDED: no allocation call was seen."},
+		{500, 0, 0, "NOTHING RECORDED: calls were seen, but too few bytes for a sample."},
+		{500, 9, 9, "NOTHING RECORDED: every sample was lost"},
+		{500, 9, 0, "NOTHING RECORDED: there were samples, but none of them became"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct profile *profile =
+			empty_profile(cases[i].calls, cases[i].sampled, cases[i].lost);
+		char *text = summary(profile, 10);
+
+		assert_has(text, cases[i].reason);
+		assert_has(text, "RSS        213 MiB -> 331 MiB (+118 MiB)\n");
+		assert_has_not(text, "TOP");
+		free(text);
+		profile_free(profile);
+	}
+}
+
+static void test_what_is_not_known_is_called_unknown(void **state)
+{
+	struct profile *profile;
+	char *text;
+
+	(void)state;
+	assert_int_equal(profile_new(&profile), 0);
+	profile->info.period = 1;
+	profile->info.rss_end = 5 << 20;
+	assert_int_equal(profile_add_site(profile, NULL, 0, false, NULL), 0);
+	assert_int_equal(profile_add_bucket(profile, 0, 1, 1, 1, 1), 0);
+	assert_int_equal(profile_finish(profile), 0);
+	text = summary(profile, 10);
+	assert_has(text, "(no name)");
+	assert_has(text, "RSS unknown -> 5.00 MiB\n");
+	assert_has(text, "allocator  none probed\n");
+	assert_has(text, "        [no stack]\n");
+	assert_has(text, "stacks complete: 0.0 %");
+	free(text);
+	profile_free(profile);
+}
+
+/* --- names from outside
+ * --------------------------------------------------------------------------- */
+
+static void test_escape(void **state)
+{
+	static const char *const cases[][2] = {
+		{"plain text, \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80",
+		 "plain text, \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"},
+		{"\x1b[2J\x07", "\\x1B[2J\\x07"},
+		{"a\nb\tc\rd\x7f", "a\\x0Ab\\x09c\\x0Dd\\x7F"},
+		{"back\\slash", "back\\\\slash"},
+		{"\xc2\x9b"
+		 "31m",
+		 "\\xC2\\x9B31m"}, /* C1: the eight bit CSI */
+		{"\x9b"
+		 "31m",
+		 "\\x9B31m"},
+		{"\xff\xc3", "\\xFF\\xC3"},
+		{"\xc0\xaf", "\\xC0\\xAF"},		      /* overlong */
+		{"\xed\xa0\x80", "\\xED\\xA0\\x80"},	      /* surrogate */
+		{"\xf4\x90\x80\x80", "\\xF4\\x90\\x80\\x80"}, /* above U+10FFFF */
+		{"\xe2\x82", "\\xE2\\x82"},		      /* cut short */
+		{"\xe2\x80\xae"
+		 "cod.exe",
+		 "\\xE2\\x80\\xAE"
+		 "cod.exe"},			     /* right to left */
+		{"\xe2\x80\xa8", "\\xE2\\x80\\xA8"}, /* line separator */
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char *text = escaped(cases[i][0]);
+
+		assert_string_equal(text, cases[i][1]);
+		free(text);
+	}
+}
+
+static void replace(char **string, const char *with)
+{
+	free(*string);
+	*string = strdup(with);
+}
+
+static void assert_harmless(const char *text)
+{
+	for (const char *at = text; *at; at++) {
+		if (((unsigned char)*at < 0x20 && *at != '\n') || *at == 0x7f)
+			fail_msg("control character %#x in:\n%s", *at, text);
+	}
+	assert_has_not(text, "\nforged");
+}
+
+static void test_hostile_names_reach_no_terminal(void **state)
+{
+	static const char hostile[] = "\x1b]0;owned\x07\x1b[2J\nforged 99 GiB\r";
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text;
+
+	(void)state;
+	replace(&profile->info.comm, hostile);
+	replace(&profile->info.exe, hostile);
+	replace(&profile->info.attach, hostile);
+	replace(&profile->info.version, hostile);
+	replace(&profile->mappings.items[0].file, hostile);
+	replace(&profile->probes.items[0].file, hostile);
+	replace(&profile->probes.items[0].functions, hostile);
+	assert_int_equal(profile_add_warning(profile, "%s", hostile), 0);
+	for (size_t i = 0; i < profile->functions.count; i++) {
+		replace(&profile->functions.items[i].name, hostile);
+		replace(&profile->functions.items[i].file, hostile);
+	}
+	text = summary(profile, 10);
+	assert_harmless(text);
+	assert_has(text, "\\x1B[2J\\x0Aforged 99 GiB\\x0D");
+	free(text);
+	text = folded(profile);
+	assert_harmless(text);
+	free(text);
+	profile_free(profile);
+}
+
+static void test_long_names_are_shortened_where_they_say_least(void **state)
+{
+	struct profile *profile = sample_profile(512 * 1024);
+	char *text, long_name[600];
+
+	(void)state;
+	replace(&profile->functions.items[3].name,
+		"std::map<std::string, std::vector<int, std::allocator<int> > >::emplace");
+	replace(&profile->functions.items[2].name,
+		"std::ostream& operator<< <std::char_traits<char> >(std::ostream&, char const*)");
+	text = summary(profile, 1);
+	assert_has(text, "< std::ostream&.."); /* not taken for brackets */
+	assert_has(text, "std::map<..>::emplace server.c:401\n");
+	free(text);
+	memset(long_name, 'x', sizeof(long_name) - 1);
+	memcpy(long_name + sizeof(long_name) - 5, "tail", 5);
+	replace(&profile->functions.items[0].name, long_name);
+	/* Characters are not cut in two. */
+	for (size_t i = 0; i + 2 <= 60; i += 2)
+		memcpy(long_name + 1 + i, "\xc3\xa4", 2);
+	memcpy(long_name + 500, "\0", 1);
+	replace(&profile->functions.items[2].name, long_name);
+	text = summary(profile, 1);
+	assert_has(text, "xx..xx");
+	assert_has(text, "tail  /src/session.c:120\n");
+	assert_has_not(text, "\\x");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_allocators_own_frames_are_known_by_their_whole_name(void **state)
+{
+	(void)state;
+	assert_true(alloc_frames_match("malloc"));
+	assert_true(alloc_frames_match("reallocarray"));
+	assert_true(alloc_frames_match("__libc_calloc"));
+	assert_true(alloc_frames_match("__GI___libc_malloc"));
+	assert_true(alloc_frames_match("operator new"));
+	assert_true(alloc_frames_match("operator new[](unsigned long)"));
+	assert_false(alloc_frames_match("strdup"));
+	assert_false(alloc_frames_match("my_malloc"));
+	assert_false(alloc_frames_match("malloc_pool"));
+	assert_false(alloc_frames_match("Arena::malloc"));
+	assert_false(alloc_frames_match("operator new[]x"));
+	assert_false(alloc_frames_match(""));
+	assert_true(alloc_frames_plumbing("std::allocator<int>::allocate"));
+	assert_true(alloc_frames_plumbing("operator new"));
+	assert_false(alloc_frames_plumbing("std::allocatory"));
+}
+
+/* --- folded stacks
+ * -------------------------------------------------------------------------------- */
+
+static void test_folded_stacks_run_from_the_outermost_frame_inwards(void **state)
+{
+	struct profile *profile = sample_profile(1);
+	struct profile_line lines[2] = {{.line = 1}, {.line = 2}};
+	char *text;
+
+	(void)state;
+	/* session_new is inlined in "make; it", and this is the leaf. */
+	lines[0].function = 0;
+	assert_int_equal(profile_add_function(profile, "make; it", "", "", 0, &lines[1].function),
+			 0);
+	for (uint32_t i = 0; i < profile->locations.count; i++) {
+		if (profile->locations.items[i].address == sample_addresses[AT_SESSION_NEW])
+			assert_int_equal(profile_set_lines(profile, i, lines, 2), 0);
+	}
+	text = folded(profile);
+	assert_string_equal(text,
+			    "worker_main;handle_request;make\\x3B it;session_new 4030464\n"
+			    "worker_main;handle_request;http::Parser::header;operator new 1152\n"
+			    "[unknown] 96\n"); /* and not cache_put, of which nothing is live */
+	free(text);
+	profile_free(profile);
+}
+
+static void test_a_full_disk_is_reported(void **state)
+{
+	struct profile *profile = sample_profile(1);
+	FILE *full = fopen("/dev/full", "w");
+
+	(void)state;
+	if (!full)
+		skip();
+	assert_int_not_equal(folded_write(profile, full), 0);
+	fclose(full);
+	full = fopen("/dev/full", "w");
+	assert_int_not_equal(text_write_summary(profile, 10, full), 0);
+	fclose(full);
+	profile_free(profile);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_summary_says_what_was_traced_and_how),
+		cmocka_unit_test(test_sampled_figures_carry_their_interval),
+		cmocka_unit_test(test_exact_figures_carry_none),
+		cmocka_unit_test(test_sites_are_named_by_who_asks_for_the_memory),
+		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
+		cmocka_unit_test(test_losses_are_named),
+		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),
+		cmocka_unit_test(test_what_is_not_known_is_called_unknown),
+		cmocka_unit_test(test_escape),
+		cmocka_unit_test(test_hostile_names_reach_no_terminal),
+		cmocka_unit_test(test_long_names_are_shortened_where_they_say_least),
+		cmocka_unit_test(test_allocators_own_frames_are_known_by_their_whole_name),
+		cmocka_unit_test(test_folded_stacks_run_from_the_outermost_frame_inwards),
+		cmocka_unit_test(test_a_full_disk_is_reported),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,257 @@
+#include "tracer/tables.h"
+
+#include "util/cleanup.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Pages of code for which room is left beside those that are known: 256 MiB. */
+#define MORE_PAGES 4096
+
+int tables_init(struct tables *tables, uint32_t slots)
+{
+	*tables = (struct tables){.slice_count = slots};
+	tables->slices = calloc(slots, sizeof(*tables->slices));
+	if (!tables->slices)
+		return -ENOMEM;
+	return unwind_rules_new(&tables->rules);
+}
+
+void tables_deinit(struct tables *tables)
+{
+	vec_for_each(image, &tables->images)
+		unwind_table_free(image->table);
+	free(tables->images.items);
+	for (uint32_t i = 0; tables->slices && i < tables->slice_count; i++)
+		free(tables->slices[i].images);
+	free(tables->slices);
+	unwind_rules_free(tables->rules);
+	extents_deinit(&tables->free_rows);
+	extents_deinit(&tables->free_pages);
+	extents_deinit(&tables->free_mappings);
+}
+
+/* --- images ------------------------------------------------------------------------------------- */
+
+static struct tables_image *find_image(const struct tables *tables, const struct image *image)
+{
+	vec_for_each(known, &tables->images) {
+		if (known->dev == image->dev && known->inode == image->inode &&
+		    known->size == image->size)
+			return known;
+	}
+	return NULL;
+}
+
+static uint32_t row_pairs_of(const struct unwind_table *table)
+{
+	return (uint32_t)((table->count + 1) / 2);
+}
+
+/* Moves a built table into the arrays. Where there is no room it is left out, and counted. */
+static void place(struct tables *tables, struct tables_image *image)
+{
+	struct unwind_table *table = image->table;
+	uint32_t pairs = row_pairs_of(table), rows, pages;
+
+	image->table = NULL;
+	if (extents_take(&tables->free_rows, pairs, &rows)) {
+		tables->full++;
+		unwind_table_free(table);
+		return;
+	}
+	if (extents_take(&tables->free_pages, table->page_count, &pages)) {
+		extents_give(&tables->free_rows, rows, pairs);
+		tables->full++;
+		unwind_table_free(table);
+		return;
+	}
+	for (size_t i = 0; i < table->count; i++)
+		tables->rows[rows + i / 2].rows[i % 2] = table->items[i];
+	for (uint32_t i = 0; i < table->page_count; i++)
+		tables->pages[pages + i] = (struct unwind_page){
+			.low = table->page_index[i],
+			.high = table->page_index[i + 1],
+		};
+	memcpy(tables->kernel_rules, tables->rules->items,
+	       tables->rules->count * sizeof(*tables->kernel_rules));
+	image->row_pairs = pairs;
+	image->placed = (struct unwind_image){
+		.first_row = 2 * rows,
+		.first_index = pages,
+		.first_page = table->first_page,
+		.page_count = table->page_count,
+	};
+	unwind_table_free(table);
+}
+
+/* Takes an image out of the arrays; it is built again should it come back. */
+static void evict(struct tables *tables, struct tables_image *image)
+{
+	extents_give(&tables->free_rows, image->placed.first_row / 2, image->row_pairs);
+	extents_give(&tables->free_pages, image->placed.first_index, image->placed.page_count);
+	image->placed = (struct unwind_image){0};
+	image->row_pairs = 0;
+	/* An entry that matches nothing, so that indices stay good. */
+	image->inode = 0;
+	image->size = 0;
+}
+
+int tables_add_image(struct tables *tables, const struct image *image)
+{
+	const struct unwind_options options = {.prune = true};
+	struct tables_image added = {
+		.dev = image->dev,
+		.inode = image->inode,
+		.size = image->size,
+	};
+	int err;
+
+	if (find_image(tables, image))
+		return 0;
+	err = unwind_table_build(image, &options, tables->rules, &added.table);
+	if (err == -ENOMEM)
+		return err;
+	if (vec_push(&tables->images, added)) {
+		unwind_table_free(added.table);
+		return -ENOMEM;
+	}
+	if (tables->rows && added.table)
+		place(tables, &tables->images.items[tables->images.count - 1]);
+	return 0;
+}
+
+/* --- arrays ------------------------------------------------------------------------------------- */
+
+static uint32_t clamp(uint64_t value)
+{
+	return value > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)value;
+}
+
+struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows,
+				 uint32_t more_mappings)
+{
+	uint64_t pairs = more_rows / 2, pages = MORE_PAGES;
+
+	vec_for_each(image, &tables->images) {
+		pairs += image->table ? row_pairs_of(image->table) : 0;
+		pages += image->table ? image->table->page_count : 0;
+	}
+	return (struct tables_sizes){
+		.row_pairs = clamp(pairs),
+		.pages = clamp(pages),
+		.mappings = clamp(more_mappings),
+	};
+}
+
+int tables_place(struct tables *tables, const struct tables_sizes *sizes, struct unwind_row_pair *rows,
+		 struct unwind_page *pages, struct unwind_rule *rules, struct unwind_mapping *mappings)
+{
+	tables->rows = rows;
+	tables->pages = pages;
+	tables->kernel_rules = rules;
+	tables->mappings = mappings;
+	if (extents_init(&tables->free_rows, sizes->row_pairs) ||
+	    extents_init(&tables->free_pages, sizes->pages) ||
+	    extents_init(&tables->free_mappings, sizes->mappings))
+		return -ENOMEM;
+	vec_for_each(image, &tables->images) {
+		if (image->table)
+			place(tables, image);
+	}
+	return 0;
+}
+
+size_t tables_used(const struct tables *tables)
+{
+	size_t bytes = 0;
+
+	vec_for_each(image, &tables->images)
+		bytes += image->row_pairs * sizeof(struct unwind_row_pair) +
+			 image->placed.page_count * sizeof(struct unwind_page);
+	return bytes;
+}
+
+/* --- slices ------------------------------------------------------------------------------------- */
+
+/*
+ * Memory with code, but not code that returns: a return probe's trampoline there stands for another
+ * address, and the walk has to find that.
+ */
+static bool passes_through(const struct mapping *mapping)
+{
+	return strcmp(mapping->path, "[uprobes]") != 0;
+}
+
+static void note_use(struct tables *tables, struct tables_slice *slice, uint32_t index)
+{
+	for (uint32_t i = 0; i < slice->image_count; i++) {
+		if (slice->images[i] == index)
+			return;
+	}
+	slice->images[slice->image_count++] = index;
+	tables->images.items[index].users++;
+}
+
+static void drop_slice(struct tables *tables, struct tables_slice *slice)
+{
+	extents_give(&tables->free_mappings, slice->first, slice->count);
+	for (uint32_t i = 0; i < slice->image_count; i++) {
+		struct tables_image *image = &tables->images.items[slice->images[i]];
+
+		if (--image->users == 0)
+			evict(tables, image);
+	}
+	free(slice->images);
+	*slice = (struct tables_slice){0};
+}
+
+/* How the kernel side sees one mapping. */
+static struct unwind_mapping describe(struct tables *tables, struct tables_slice *slice,
+				      const struct mapping *mapping)
+{
+	struct unwind_mapping described = {.start = mapping->start, .end = mapping->end};
+	const struct tables_image *image =
+		mapping->image ? find_image(tables, mapping->image) : NULL;
+	uint64_t vaddr;
+
+	if (!image || !image->placed.page_count ||
+	    !image_offset_to_vaddr(mapping->image, mapping->offset, &vaddr))
+		return described;
+	described.bias = mapping->start - vaddr;
+	described.image = image->placed;
+	note_use(tables, slice, (uint32_t)(image - tables->images.items));
+	return described;
+}
+
+int tables_update(struct tables *tables, uint32_t slot, const struct process *process, uint64_t *word)
+{
+	struct tables_slice *old = &tables->slices[slot], slice = {0};
+	size_t count = process->mappings.count;
+	uint32_t written = 0;
+
+	vec_for_each(mapping, &process->mappings) {
+		if (mapping->image && tables_add_image(tables, mapping->image))
+			return -ENOMEM;
+	}
+	if (count > UINT32_MAX || extents_take(&tables->free_mappings, (uint32_t)count, &slice.first)) {
+		tables->full++;
+		return 0;
+	}
+	slice.count = (uint32_t)count;
+	slice.images = calloc(tables->images.count + 1, sizeof(*slice.images));
+	if (!slice.images) {
+		extents_give(&tables->free_mappings, slice.first, slice.count);
+		return -ENOMEM;
+	}
+	vec_for_each(mapping, &process->mappings) {
+		if (passes_through(mapping))
+			tables->mappings[slice.first + written++] = describe(tables, &slice, mapping);
+	}
+	__atomic_store_n(word, (uint64_t)slice.first << 32 | written, __ATOMIC_RELEASE);
+	drop_slice(tables, old);
+	*old = slice;
+	return 0;
+}
