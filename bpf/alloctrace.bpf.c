@@ -2,8 +2,8 @@
 /*
  * The entry points: one program per shape of function and way of attaching.
  *
- *   *_session   one link sees entry and return (6.13 and later); returning 1 at the entry means that no
- *               return probe fires: all that an unsampled call costs is the entry
+ *   *_session   one link sees entry and return (6.13 and later); returning 1 at the entry means
+ * that no return probe fires: all that an unsampled call costs is the entry
  *   *_entry     kernels without sessions: the entry only,
  *   *_return    and a return probe that fires for every call
  *   free_entry  a free needs no return
@@ -62,8 +62,8 @@ static __always_inline int calloc_begin(struct pt_regs *ctx)
 	struct call call = {.size = count * size};
 
 	/*
-	 * A product that does not fit makes calloc fail: let it be sampled, and counted as failed. Only
-	 * where a factor has more than 32 bits is a division worth its time.
+	 * A product that does not fit makes calloc fail: let it be sampled, and counted as failed.
+	 * Only where a factor has more than 32 bits is a division worth its time.
 	 */
 	barrier_var(call.size); /* or clang makes it a 128-bit multiplication, which BPF has not */
 	if ((count | size) >> 32 && count && call.size / count != size)

@@ -2,10 +2,10 @@
  * Begin, finish, free: a sampled call from its entry to its return, and the blocks that are live.
  *
  * At the entry the stack is walked (at the return it is too late) and the call is kept in `pending`
- * under thread and stack pointer. At the return the address is known: the block goes into `live`, the
- * allocation into `counts`. A free takes the block out at its entry, before the memory can be used
- * again; malloc's return comes before the caller has the pointer: so for one address the order of
- * events is right.
+ * under thread and stack pointer. At the return the address is known: the block goes into `live`,
+ * the allocation into `counts`. A free takes the block out at its entry, before the memory can be
+ * used again; malloc's return comes before the caller has the pointer: so for one address the order
+ * of events is right.
  */
 #ifndef ALLOCTRACE_LIVE_BPF_H
 #define ALLOCTRACE_LIVE_BPF_H
@@ -54,10 +54,11 @@ static __always_inline void block_count_free(__u32 slot, const struct live_block
 }
 
 /*
- * Takes the block at address out of the live set. True if it was there, and is this caller's: of two
- * that free it at once only one gets it. Blocks of a program from before an exec are dropped.
+ * Takes the block at address out of the live set. True if it was there, and is this caller's: of
+ * two that free it at once only one gets it. Blocks of a program from before an exec are dropped.
  */
-static __always_inline bool block_take(__u32 slot, __u32 epoch, __u64 address, struct live_block *out)
+static __always_inline bool block_take(__u32 slot, __u32 epoch, __u64 address,
+				       struct live_block *out)
 {
 	struct live_key key = {.address = address, .target = slot};
 	struct live_block *block = bpf_map_lookup_elem(&live, &key);
@@ -108,8 +109,8 @@ static __always_inline enum counter block_record(struct cpu_state *cpu, __u32 sl
 }
 
 /*
- * What is in `pending` where a call begins was abandoned (longjmp, a thread that ended): a call that is
- * still going on has this place of the stack for itself.
+ * What is in `pending` where a call begins was abandoned (longjmp, a thread that ended): a call
+ * that is still going on has this place of the stack for itself.
  */
 static __always_inline void pending_drop(struct cpu_state *cpu, const struct pending_key *key)
 {
@@ -163,7 +164,7 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 			block_take(slot, target->epoch, call->pointer, &pending_call.old);
 	if (call->hit) {
 		count_up(cpu, COUNT_SAMPLED);
-		loss = stack_record(ctx, target, return_address, &pending_call.stack);
+		loss = stack_record(ctx, target, slot, return_address, &pending_call.stack);
 		if (loss)
 			count_up(cpu, loss);
 		pending_call.sampled = !loss;
@@ -218,7 +219,8 @@ static __always_inline int call_finish(struct pt_regs *ctx, bool through_pointer
 {
 	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
 	struct pending_key key = {
-		/* The return has popped its address: the entry's stack pointer was one word below. */
+		/* The return has popped its address: the entry's stack pointer was one word below.
+		 */
 		.sp = PT_REGS_SP(ctx) - sizeof(__u64),
 		.tid = (__u32)bpf_get_current_pid_tgid(),
 		.target = slot,
@@ -260,7 +262,8 @@ static __always_inline int call_finish(struct pt_regs *ctx, bool through_pointer
 	return 0;
 }
 
-/* An unsampled call, where its return will be seen all the same: it must not find another's entry. */
+/* An unsampled call, where its return will be seen all the same: it must not find another's entry.
+ */
 static __always_inline void call_skip(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu)
 {
 	struct pending_key key = {

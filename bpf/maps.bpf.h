@@ -7,8 +7,8 @@
  *
  * gaps: quantiles of the exponential distribution with mean R, whole bytes, >= 1; all 1 where every
  * allocation is to be sampled.
- * return_always: the return probe fires for every call, sampled or not (kernels without sessions), so an
- * unsampled call has to clear what a longjmp may have left at its place in `pending`.
+ * return_always: the return probe fires for every call, sampled or not (kernels without sessions),
+ * so an unsampled call has to clear what a longjmp may have left at its place in `pending`.
  */
 const volatile __u64 gaps[GAP_COUNT] = {};
 const volatile bool return_always = false;
@@ -41,7 +41,8 @@ struct {
 	__type(value, __u32);
 } slots SEC(".maps");
 
-/* Calls between entry and return. As many as threads can be inside an allocator, and some abandoned. */
+/* Calls between entry and return. As many as threads can be inside an allocator, and some
+ * abandoned. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -86,8 +87,9 @@ struct {
 } nested SEC(".maps");
 
 /*
- * Unwind tables of all images (include/unwind.h), and who has mapped them where. Written by the user side,
- * through mappings; arrays of small elements, because their lookups are inlined to a few instructions.
+ * Unwind tables of all images (include/unwind.h), and who has mapped them where. Written by the
+ * user side, through mappings; arrays of small elements, because their lookups are inlined to a few
+ * instructions.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -122,8 +124,17 @@ struct {
 } mappings SEC(".maps");
 
 /*
- * Where a walk builds its stack. A uprobe program can be preempted by another thread on the same CPU,
- * which then finds the first buffer taken and claims the next.
+ * What user space must do something about: slots of targets whose mappings have changed. One entry
+ * per target at a time, so the smallest size will do.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16384);
+} events SEC(".maps");
+
+/*
+ * Where a walk builds its stack. A uprobe program can be preempted by another thread on the same
+ * CPU, which then finds the first buffer taken and claims the next.
  */
 #define SCRATCH_COUNT 4
 struct scratch {

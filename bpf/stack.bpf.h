@@ -3,13 +3,14 @@
  *
  * Distribution binaries have no frame pointers, so each frame's size is looked up in compact tables
  * that were made from the images' call frame information (include/unwind.h says what they hold, and
- * how they are searched). The walk starts where everything is known: at a function's entry the return
- * address is at [sp], and the caller's frame begins above it. From there on only return addresses are
- * looked up: in the target's mappings, then in the page of the image's rows. What has no rule (code made
- * at run time, hand-written assembly) is passed by the frame pointer, and the frame found so is marked.
+ * how they are searched). The walk starts where everything is known: at a function's entry the
+ * return address is at [sp], and the caller's frame begins above it. From there on only return
+ * addresses are looked up: in the target's mappings, then in the page of the image's rows. What has
+ * no rule (code made at run time, hand-written assembly) is passed by the frame pointer, and the
+ * frame found so is marked.
  *
- * The stack is hostile memory: every read can fail, and each frame must lie above the last, so that a
- * walk ends. Each ends with a reason.
+ * The stack is hostile memory: every read can fail, and each frame must lie above the last, so that
+ * a walk ends. Each ends with a reason.
  */
 #ifndef ALLOCTRACE_STACK_BPF_H
 #define ALLOCTRACE_STACK_BPF_H
@@ -18,6 +19,12 @@
 
 /* Pending return probes that are looked through for a return address; the kernel allows 64. */
 #define RETURN_INSTANCES_MAX 64
+
+/* Bytes that the first frame has below argc: alignment, and a word pushed for it. */
+#define FIRST_FRAME_MAX 64
+
+/* What a step returns where there is another frame. */
+#define WALK_CONTINUES WALK_END_COUNT
 
 /* Returns a claimed buffer or NULL; to be released with scratch_release(). */
 static __always_inline struct scratch *scratch_claim(void)
@@ -45,12 +52,12 @@ struct walk {
 	__u64 fp;
 	__u64 slot; /* where pc was read from the stack; 0: it was not */
 	__u64 hash;
-	__u64 slice; /* the target's mappings as the walk began */
+	__u64 slice;   /* the target's mappings as the walk began */
 	__u32 mapping; /* index of the last one found */
 	__u32 count;
 	__u32 end;
 	__u32 exact; /* pc was interrupted by a signal: it is not behind a call */
-	__u64 mark; /* FRAME_UNSURE if this frame was found without a rule for its place */
+	__u64 mark;  /* FRAME_UNSURE if this frame was found without a rule for its place */
 };
 
 static __always_inline void walk_add(struct walk *walk)
@@ -138,8 +145,8 @@ static __always_inline struct unwind_rule *rule_find(const struct unwind_mapping
 }
 
 /*
- * A pending return probe has put a trampoline where the return address was. The kernel keeps the original,
- * with the place it was at.
+ * A pending return probe has put a trampoline where the return address was. The kernel keeps the
+ * original, with the place it was at.
  */
 static __always_inline bool trampoline_resolve(struct walk *walk)
 {
@@ -161,11 +168,26 @@ static __always_inline bool read_word(__u64 address, __u64 *word)
 	return !bpf_probe_read_user(word, sizeof(*word), (void *)address);
 }
 
-/* Goes out by the frame pointer. 0, or the end of the walk. */
+/*
+ * Is this the frame of a program's first instruction? The kernel has put argc where its stack
+ * begins. glibc's dynamic linker runs all constructors from there (_dl_start_user), by code that
+ * has no rules.
+ */
+static __always_inline bool is_first_frame(const struct walk *walk)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 first = BPF_CORE_READ(task, mm, start_stack);
+
+	return walk->sp <= first && first - walk->sp < FIRST_FRAME_MAX;
+}
+
+/* Goes out by the frame pointer. WALK_CONTINUES, or how the walk ends. */
 static __always_inline __u32 step_by_pointer(struct walk *walk)
 {
 	__u64 frame[2]; /* saved frame pointer, return address */
 
+	if (is_first_frame(walk))
+		return WALK_COMPLETE;
 	if (walk->fp < walk->sp || walk->fp & 7)
 		return WALK_NO_RULE;
 	if (bpf_probe_read_user(frame, sizeof(frame), (void *)walk->fp))
@@ -175,10 +197,10 @@ static __always_inline __u32 step_by_pointer(struct walk *walk)
 	walk->fp = frame[0];
 	walk->pc = frame[1];
 	walk->mark = FRAME_UNSURE;
-	return 0;
+	return WALK_CONTINUES;
 }
 
-/* Goes out by a rule that tells the CFA. 0, or the end of the walk. */
+/* Goes out by a rule that tells the CFA. WALK_CONTINUES, or how the walk ends. */
 static __always_inline __u32 step_by_rule(struct walk *walk, const struct unwind_rule *rule,
 					  bool exact)
 {
@@ -218,12 +240,14 @@ static __always_inline __u32 step_by_rule(struct walk *walk, const struct unwind
 	}
 	walk->slot = cfa + 8 * ra_slot;
 	walk->sp = cfa;
-	/* Tables are pruned to call sites: where a signal interrupted, the rule may be another's. */
+	/* Tables are pruned to call sites: where a signal interrupted, the rule may be another's.
+	 */
 	walk->mark = exact ? FRAME_UNSURE : 0;
-	return 0;
+	return WALK_CONTINUES;
 }
 
-/* Goes out of a signal handler, to the code it interrupted. 0, or the end of the walk. */
+/* Goes out of a signal handler, to the code it interrupted. WALK_CONTINUES, or how the walk ends.
+ */
 static __always_inline __u32 step_by_signal(struct walk *walk)
 {
 	__u64 sp, fp, pc;
@@ -232,8 +256,8 @@ static __always_inline __u32 step_by_signal(struct walk *walk)
 	    !read_word(walk->sp + SIGFRAME_PC, &pc))
 		return WALK_UNREADABLE;
 	/*
-	 * No test that sp grows: a handler may run on a stack of its own. As signal frames cost two frames
-	 * each and frames are limited, the walk ends all the same.
+	 * No test that sp grows: a handler may run on a stack of its own. As signal frames cost two
+	 * frames each and frames are limited, the walk ends all the same.
 	 */
 	walk->sp = sp;
 	walk->fp = fp;
@@ -241,7 +265,7 @@ static __always_inline __u32 step_by_signal(struct walk *walk)
 	walk->slot = 0;
 	walk->exact = 1;
 	walk->mark = 0;
-	return 0;
+	return WALK_CONTINUES;
 }
 
 /* One frame: keeps its pc, then goes out to its caller. Returns 1 at the end. */
@@ -277,22 +301,31 @@ static long walk_step(__u64 index, struct walk *walk)
 		end = step_by_pointer(walk);
 	} else if (unwind_rule_kind(rule) == UNWIND_STOP) {
 		end = WALK_COMPLETE;
-		walk->end = end;
-		return 1;
 	} else if (unwind_rule_kind(rule) == UNWIND_SIGNAL) {
 		end = step_by_signal(walk);
 	} else {
 		end = step_by_rule(walk, rule, exact);
 	}
-	if (end) {
-		walk->end = end;
-		return 1;
-	}
-	return 0;
+	if (end == WALK_CONTINUES)
+		return 0;
+	walk->end = end;
+	return 1;
+}
+
+/*
+ * Code that is not known may have been mapped a moment ago: have it looked for, once until that is
+ * done.
+ */
+static __always_inline void ask_for_mappings(struct target *target, __u32 slot)
+{
+	if (target->remap)
+		return;
+	target->remap = 1;
+	bpf_ringbuf_output(&events, &slot, sizeof(slot), 0);
 }
 
 /* Fills stack; *key is the hash of its frames, never 0. */
-static __always_inline void stack_walk(struct pt_regs *ctx, const struct target *target,
+static __always_inline void stack_walk(struct pt_regs *ctx, struct target *target, __u32 slot,
 				       __u64 return_address, struct stack *stack, __u64 *key)
 {
 	struct walk walk = {
@@ -310,22 +343,25 @@ static __always_inline void stack_walk(struct pt_regs *ctx, const struct target 
 	/* The tables of a slice that is not in use any more may have been written over. */
 	if (walk.slice != *(volatile const __u64 *)&target->mappings)
 		walk.end = WALK_MAPPINGS_CHANGED;
+	if (walk.end == WALK_NO_MAPPING)
+		ask_for_mappings(target, slot);
 	stack->frame_count = walk.count;
 	stack->end = walk.end;
 	*key = walk.hash | !walk.hash;
 }
 
 /* Walks and keeps the stack of a call. 0, or the counter of the loss. */
-static __always_inline enum counter stack_record(struct pt_regs *ctx, const struct target *target,
-						 __u64 return_address, __u64 *key)
+static __always_inline enum counter stack_record(struct pt_regs *ctx, struct target *target,
+						 __u32 slot, __u64 return_address, __u64 *key)
 {
 	struct scratch *scratch = scratch_claim();
 	long err;
 
 	if (!scratch)
 		return COUNT_LOST_SCRATCH;
-	stack_walk(ctx, target, return_address, &scratch->stack, key);
-	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65. */
+	stack_walk(ctx, target, slot, return_address, &scratch->stack, key);
+	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65.
+	 */
 	err = bpf_map_update_elem(&stacks, key, &scratch->stack, BPF_NOEXIST);
 	scratch_release(scratch);
 	return err && err != -EEXIST ? COUNT_LOST_STACKS : 0;

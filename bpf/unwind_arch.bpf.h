@@ -1,4 +1,5 @@
-/* What the walk has to know of an architecture: where a signal frame keeps the interrupted registers. */
+/* What the walk has to know of an architecture: where a signal frame keeps the interrupted
+ * registers. */
 #ifndef ALLOCTRACE_UNWIND_ARCH_BPF_H
 #define ALLOCTRACE_UNWIND_ARCH_BPF_H
 

@@ -27,10 +27,10 @@
  */
 #define COOKIE_TARGET_MASK 0xffffU
 /*
- * The function ends in a tail jump to another probed function (glibc: realloc of NULL, memalign with
- * a small alignment). The jump leaves stack pointer and return address as they were, so the inner call
- * cannot be told from a call of its own: the outer one is left out instead where its arguments say
- * that it will delegate.
+ * The function ends in a tail jump to another probed function (glibc: realloc of NULL, memalign
+ * with a small alignment). The jump leaves stack pointer and return address as they were, so the
+ * inner call cannot be told from a call of its own: the outer one is left out instead where its
+ * arguments say that it will delegate.
  */
 #define COOKIE_TAIL_CALLS (1U << 16)
 /* Alignment up to which memalign and friends hand over to malloc: malloc's own guarantee. */
@@ -50,7 +50,7 @@ enum walk_end {
 #define X(id, text) id,
 	WALK_ENDS(X)
 #undef X
-	WALK_END_COUNT,
+		WALK_END_COUNT,
 };
 
 /*
@@ -79,7 +79,7 @@ enum counter {
 #define X(id, text, loss) id,
 	COUNTERS(X)
 #undef X
-	COUNTER_COUNT,
+		COUNTER_COUNT,
 };
 
 /* What a target has on each CPU. */
@@ -92,10 +92,10 @@ struct target {
 	__u32 tgid;    /* in the initial pid namespace */
 	__u32 epoch;   /* programs executed by it since it was given: an exec forgets all blocks */
 	__u32 enabled; /* 0: nothing is recorded, whatever links there are */
-	__u32 pad;
+	__u32 remap;   /* a walk met code that `mappings` does not know; the user side clears it */
 	/*
-	 * Its slice of `mappings`: first << 32 | count, in one word so that it changes at once. 0: none
-	 * known; an exec sets that.
+	 * Its slice of `mappings`: first << 32 | count, in one word so that it changes at once. 0:
+	 * none known; an exec sets that.
 	 */
 	__u64 mappings;
 };
@@ -120,14 +120,14 @@ struct unwind_page {
 };
 
 /*
- * Set in a frame's address where it was found without a rule for that place: by a frame pointer, or out of
- * code that a signal interrupted. It may be wrong, or the caller of the right one.
+ * Set in a frame's address where it was found without a rule for that place: by a frame pointer, or
+ * out of code that a signal interrupted. It may be wrong, or the caller of the right one.
  */
 #define FRAME_UNSURE (1ULL << 63)
 
 struct stack {
 	__u32 frame_count;
-	__u32 end; /* enum walk_end */
+	__u32 end;		  /* enum walk_end */
 	__u64 frames[MAX_FRAMES]; /* return addresses, innermost first; FRAME_UNSURE may be set */
 };
 
@@ -179,7 +179,8 @@ struct count {
 
 /* A return address inside the allocator, from the instruction that carries the breakpoint. */
 struct nested_key {
-	__s64 from_site; /* return address - address of the probe site: the same under any ASLR base */
+	__s64 from_site; /* return address - address of the probe site: the same under any ASLR base
+			  */
 	__u64 target;
 };
 

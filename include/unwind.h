@@ -49,8 +49,9 @@
 #define UNWIND_PAGE_SIZE    (1 << UNWIND_PAGE_SHIFT)
 #define UNWIND_SEARCH_STEPS 16 /* log2 of the most rows of a page: one per byte */
 #define UNWIND_RULES_MAX    4096
-#define UNWIND_PAGES_MAX    65536 /* of an image: 4 GiB of addresses, from its first executable one \
-				   */
+#define UNWIND_PAGES_MAX                                                                           \
+	65536 /* of an image: 4 GiB of addresses, from its first executable one                    \
+	       */
 
 struct unwind_row {
 	__u16 pc_low;
@@ -73,9 +74,9 @@ struct unwind_row {
  * Return address (not for STOP, END and SIGNAL):
  *	ra_slot == UNWIND_SLOT_SAME	still in lr (aarch64). Only the innermost frame, or one that
  *a signal interrupted, can be so: elsewhere the walk is lost
- *	otherwise			*(CFA + 8 * ra_slot). On x86-64 this is CFA - 8, ra_slot -1, for
- *all but the DEREF kinds, for which it is *(CFA - 8) whatever ra_slot aarch64: strip the pointer
- *authentication bits from what was loaded.
+ *	otherwise			*(CFA + 8 * ra_slot). On x86-64 this is CFA - 8, ra_slot -1,
+ *for all but the DEREF kinds, for which it is *(CFA - 8) whatever ra_slot aarch64: strip the
+ *pointer authentication bits from what was loaded.
  *
  * Caller's fp (not for STOP, END, SIGNAL and PLT):
  *	fp_slot == UNWIND_SLOT_SAME	  unchanged

@@ -21,7 +21,8 @@ ROOTS = {
     # What bpf_helper_defs.h mentions.
     "typedef __be16": None, "typedef __be32": None, "typedef __wsum": None,
     "typedef bool": None, "typedef size_t": None,
-    "struct task_struct": ["utask"],
+    "struct task_struct": ["utask", "mm"],
+    "struct mm_struct": ["start_stack"],
     "struct uprobe_task": ["return_instances"],
     "struct return_instance": ["func", "stack", "orig_ret_vaddr", "next"],
 }

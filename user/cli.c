@@ -26,14 +26,16 @@ static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", 1},
 	{"pid", 'p', "PID[,PID...]", 0, "Trace these processes; may be repeated", 0},
 	{"duration", 'd', "TIME", 0,
-	 "Stop after TIME: 60 or 60s, 500ms, 5m, 1h (default: when the process ends, or at Ctrl-C)", 0},
+	 "Stop after TIME: 60 or 60s, 500ms, 5m, 1h (default: when the process ends, or at Ctrl-C)",
+	 0},
 	{"sample-bytes", 's', "SIZE", 0,
 	 "Mean number of bytes between samples: 64KiB, 1MiB (default: 512KiB). 1 records every "
 	 "allocation: figures are exact, the target slows down",
 	 0},
 	{NULL, 0, NULL, 0, "What to write:", 2},
 	{"output", 'o', "PATH", 0,
-	 "File, folder, or - for stdout; %p stands for the pid, %c for the command's name (default: "
+	 "File, folder, or - for stdout; %p stands for the pid, %c for the command's name "
+	 "(default: "
 	 "alloctrace.%c.%p.pb.gz)",
 	 0},
 	{"format", 'f', "FORMAT", 0, "pprof (default), text or folded", 0},
@@ -43,7 +45,8 @@ static const struct argp_option options[] = {
 	{"verbose", 'v', NULL, 0, "Tell what is done", 0},
 	{NULL, 0, NULL, 0, "Limits and mechanism:", 3},
 	{"max-live", OPTION_MAX_LIVE, "N", 0,
-	 "Sampled blocks that can be live at one time (default: 256Ki; 4Mi below 64KiB a sample)", 0},
+	 "Sampled blocks that can be live at one time (default: 256Ki; 4Mi below 64KiB a sample)",
+	 0},
 	{"max-stacks", OPTION_MAX_STACKS, "N", 0, "Different stacks (default: 64Ki)", 0},
 	{"attach", OPTION_ATTACH, "KIND", 0,
 	 "session, multi or perf (default: the first that the kernel has)", 0},
@@ -61,7 +64,8 @@ static const char doc[] =
 	"  go tool pprof -http=: alloctrace.server.4321.pb.gz\n"
 	"\n"
 	"Exit status: 0 recorded and written, 1 other failure, 2 usage, 3 not permitted, 4 no such "
-	"process, 5 nothing to record, 6 result not written, 7 kernel too old, 127 command not started, "
+	"process, 5 nothing to record, 6 result not written, 7 kernel too old, 127 command not "
+	"started, "
 	"130 interrupted twice.";
 
 /* One line, then the exit code: nothing of "Try --help", which argp would add. */
@@ -73,7 +77,8 @@ static const char doc[] =
 	})
 
 /* A whole number in [low, high]; nothing before or after it. */
-static bool parse_number(const char *text, unsigned long low, unsigned long high, unsigned long *out)
+static bool parse_number(const char *text, unsigned long low, unsigned long high,
+			 unsigned long *out)
 {
 	char *end;
 
@@ -96,7 +101,7 @@ static int add_pids(struct settings *settings, const char *list)
 
 		if (!parse_number(item, 1, INT_MAX, &pid))
 			usage_error("not a process id: '%s'", item);
-		vec_for_each(other, &settings->pids)
+		vec_for_each (other, &settings->pids)
 			known |= *other == (pid_t)pid;
 		if (!known && vec_push(&settings->pids, (pid_t)pid))
 			exit(EXIT_OTHER);
@@ -134,7 +139,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 
 	switch (key) {
 	case ARGP_KEY_INIT:
-		/* getopt says what is wrong in one line; argp's "Try --help" after it goes nowhere. */
+		/* getopt says what is wrong in one line; argp's "Try --help" after it goes nowhere.
+		 */
 		state->err_stream = fopen("/dev/null", "w");
 		return 0;
 	case 'p':
@@ -166,8 +172,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		settings->log_level = LOG_VERBOSE;
 		return 0;
 	case OPTION_ATTACH:
-		settings->attach = (enum tracer_kind)choose("--attach", argument,
-							    tracer_kind_names, TRACER_KINDS);
+		settings->attach = (enum tracer_kind)choose("--attach", argument, tracer_kind_names,
+							    TRACER_KINDS);
 		return 0;
 	case OPTION_MAX_LIVE:
 		return parse_limit("--max-live", argument, &settings->max_live);
@@ -204,7 +210,8 @@ static void find_owner(struct output_owner *owner)
 	if (geteuid() != 0 || !uid || !gid || !parse_number(uid, 0, UINT_MAX - 1, &uid_value) ||
 	    !parse_number(gid, 0, UINT_MAX - 1, &gid_value))
 		return;
-	*owner = (struct output_owner){.given = true, .uid = (uid_t)uid_value, .gid = (gid_t)gid_value};
+	*owner = (struct output_owner){
+		.given = true, .uid = (uid_t)uid_value, .gid = (gid_t)gid_value};
 }
 
 static char *join(int argc, char **argv)

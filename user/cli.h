@@ -14,13 +14,13 @@
 enum exit_code {
 	EXIT_OK = 0,
 	EXIT_OTHER = 1,
-	EXIT_USAGE = 2,	     /* the command line makes no sense */
-	EXIT_PERMISSION = 3, /* not permitted */
-	EXIT_NO_PROCESS = 4, /* no such process, or none that can be traced */
-	EXIT_NOTHING = 5,    /* nothing in it that could be recorded */
-	EXIT_OUTPUT = 6,     /* the result cannot be written */
-	EXIT_KERNEL = 7,     /* the kernel lacks something */
-	EXIT_NOT_RUN = 127,  /* the command cannot be started */
+	EXIT_USAGE = 2,		/* the command line makes no sense */
+	EXIT_PERMISSION = 3,	/* not permitted */
+	EXIT_NO_PROCESS = 4,	/* no such process, or none that can be traced */
+	EXIT_NOTHING = 5,	/* nothing in it that could be recorded */
+	EXIT_OUTPUT = 6,	/* the result cannot be written */
+	EXIT_KERNEL = 7,	/* the kernel lacks something */
+	EXIT_NOT_RUN = 127,	/* the command cannot be started */
 	EXIT_INTERRUPTED = 130, /* interrupted twice: nothing more was written */
 };
 
@@ -34,10 +34,10 @@ struct settings {
 	struct {
 		pid_t *items;
 		size_t count, capacity;
-	} pids;		/* owned; each once */
-	char **command; /* borrowed from argv, NULL-terminated; NULL: none */
-	int64_t duration; /* ns; 0: until the target ends or a signal comes */
-	uint64_t period;  /* bytes between samples on average */
+	} pids;		    /* owned; each once */
+	char **command;	    /* borrowed from argv, NULL-terminated; NULL: none */
+	int64_t duration;   /* ns; 0: until the target ends or a signal comes */
+	uint64_t period;    /* bytes between samples on average */
 	const char *output; /* borrowed; NULL: the default name in the current folder */
 	enum output_format format;
 	unsigned int top;
@@ -46,12 +46,12 @@ struct settings {
 	uint32_t max_live, max_stacks; /* 0: by the sampling rate */
 	bool no_demangle;
 	struct output_owner owner; /* who called sudo */
-	char *command_line; /* owned; ours, for the profile's comments */
+	char *command_line;	   /* owned; ours, for the profile's comments */
 };
 
 /*
- * Returns true with the settings filled in; false with *exit_code where there is nothing more to do (-h, -V, or
- * an error, of which one line has been printed).
+ * Returns true with the settings filled in; false with *exit_code where there is nothing more to do
+ * (-h, -V, or an error, of which one line has been printed).
  */
 bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code);
 void settings_deinit(struct settings *settings);

@@ -23,12 +23,13 @@
 #define TICK_NS 1000000000LL
 
 /* Below this many bytes a sample, live blocks are counted in millions. */
-#define DENSE_PERIOD	 (64 * 1024)
-#define DEFAULT_LIVE	 (256 * 1024)
-#define DENSE_LIVE	 (4 * 1024 * 1024)
-#define DEFAULT_STACKS	 (64 * 1024)
+#define DENSE_PERIOD   (64 * 1024)
+#define DEFAULT_LIVE   (256 * 1024)
+#define DENSE_LIVE     (4 * 1024 * 1024)
+#define DEFAULT_STACKS (64 * 1024)
 
-/* Rows of unwind tables, 4 bytes each, for what is loaded later; a command has most of it to come. */
+/* Rows of unwind tables, 4 bytes each, for what is loaded later; a command has most of it to come.
+ */
 #define MORE_ROWS	  (64 * 1024)
 #define COMMAND_MORE_ROWS (256 * 1024)
 
@@ -43,7 +44,8 @@ static int64_t now(clockid_t clock)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-/* --- opening the targets ------------------------------------------------------------------------ */
+/* --- opening the targets ------------------------------------------------------------------------
+ */
 
 static int say_process_error(pid_t pid, int err)
 {
@@ -80,7 +82,7 @@ static int add_target(struct recording *recording, struct process *process, int6
 
 static int open_targets(struct recording *recording)
 {
-	vec_for_each(pid, &recording->settings->pids) {
+	vec_for_each (pid, &recording->settings->pids) {
 		struct process *process;
 		int64_t time = now(CLOCK_MONOTONIC);
 		int err = process_open(*pid, &process);
@@ -137,11 +139,28 @@ static int attach_images(struct recording *recording, struct target_record *targ
 	return 0;
 }
 
-/* --- a command ---------------------------------------------------------------------------------- */
+/* The kernel side learns what a target maps now, and what brought an allocator gets probes. */
+static void remap(struct recording *recording, struct target_record *target)
+{
+	size_t looked_at = target->images.count;
+	int err = tracer_map(recording->tracer, target->slot, target->process);
+
+	if (!err)
+		err = find_allocators(target);
+	if (!err)
+		err = attach_images(recording, target, looked_at);
+	if (err && err != -ESRCH && !target->ended_at)
+		log_warning("process %d: what it has loaded since is not traced: %s",
+			    target->process->pid, strerror(-err));
+}
+
+/* --- a command ----------------------------------------------------------------------------------
+ */
 
 /*
- * Called with the command held at each of its first system calls. Ready is when an allocator is mapped
- * beside the executable (that comes with the libc), or when the executable is static: it came alone.
+ * Called with the command held at each of its first system calls. Ready is when an allocator is
+ * mapped beside the executable (that comes with the libc), or when the executable is static: it
+ * came alone.
  */
 static int command_is_ready(pid_t pid, void *context)
 {
@@ -179,6 +198,28 @@ static int command_is_ready(pid_t pid, void *context)
 	return target->process->images.count == 1;
 }
 
+/*
+ * Called with the command held at each system call after the probes are in. Its libraries are all
+ * mapped before the first allocation, which asks the kernel for memory: up to there the walk has to
+ * be told of each.
+ */
+static int command_has_allocated(pid_t pid, void *context)
+{
+	struct recording *recording = context;
+	struct target_record *target = &recording->targets.items[0];
+	uint64_t counters[COUNTER_COUNT];
+	size_t before = target->process->mappings.count;
+	int err = process_refresh(target->process);
+
+	(void)pid;
+	if (err)
+		return err;
+	if (target->process->mappings.count != before)
+		remap(recording, target);
+	err = tracer_counters(recording->tracer, target->slot, counters);
+	return err ? err : counters[COUNT_CALLS] > target->calls_before;
+}
+
 static int start_command(struct recording *recording, pid_t *pid)
 {
 	const struct settings *settings = recording->settings;
@@ -200,7 +241,8 @@ static int start_command(struct recording *recording, pid_t *pid)
 	return err == -ECHILD || err == -ETIME ? EXIT_NOTHING : EXIT_NOT_RUN;
 }
 
-/* --- the tracer --------------------------------------------------------------------------------- */
+/* --- the tracer ---------------------------------------------------------------------------------
+ */
 
 static bool in_initial_pid_namespace(void)
 {
@@ -226,7 +268,8 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 	case -ENOSYS:
 	case -EINVAL:
 	case -ENOENT:
-		log_error("this kernel lacks BPF, uprobes or a helper that is needed (6.1 or later has "
+		log_error("this kernel lacks BPF, uprobes or a helper that is needed (6.1 or later "
+			  "has "
 			  "them): %s",
 			  strerror(-err));
 		return EXIT_KERNEL;
@@ -239,8 +282,8 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 /* Everything that the targets map has its unwind table before the first probe opens. */
 static int read_images(struct recording *recording)
 {
-	vec_for_each(target, &recording->targets) {
-		vec_for_each(image, &target->process->images) {
+	vec_for_each (target, &recording->targets) {
+		vec_for_each (image, &target->process->images) {
 			log_progress("reading unwind tables, process %d: %zu of %zu files",
 				     target->process->pid,
 				     (size_t)(image - target->process->images.items),
@@ -259,9 +302,9 @@ static int open_tracer(struct recording *recording)
 		.kind = settings->attach,
 		.period = settings->period,
 		.targets = (uint32_t)(settings->command ? 1 : settings->pids.count),
-		.max_live = settings->max_live ? settings->max_live :
-			    settings->period < DENSE_PERIOD ? DENSE_LIVE :
-							      DEFAULT_LIVE,
+		.max_live = settings->max_live		      ? settings->max_live
+			    : settings->period < DENSE_PERIOD ? DENSE_LIVE
+							      : DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
 		.more_rows = settings->command ? COMMAND_MORE_ROWS : MORE_ROWS,
 		.verbose = settings->log_level == LOG_VERBOSE,
@@ -269,7 +312,7 @@ static int open_tracer(struct recording *recording)
 	struct tracer_tables tables;
 	int err;
 
-	vec_for_each(target, &recording->targets)
+	vec_for_each (target, &recording->targets)
 		options.mappings += (uint32_t)target->process->mappings.count;
 	err = tracer_new(&options, &recording->tracer);
 	if (!err)
@@ -306,7 +349,8 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 		return err == -EPERM || err == -EACCES ? EXIT_PERMISSION : EXIT_OTHER;
 	}
 	if (!target->probed) {
-		log_error("process %d has no allocator that is known (no mapped file defines malloc and "
+		log_error("process %d has no allocator that is known (no mapped file defines "
+			  "malloc and "
 			  "free)",
 			  pid);
 		return EXIT_NOTHING;
@@ -318,7 +362,7 @@ static void start_recording(struct recording *recording)
 {
 	uint64_t counters[COUNTER_COUNT];
 
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		target->rss_start = process_rss(target->process);
 		if (!tracer_counters(recording->tracer, target->slot, counters)) {
 			target->calls_before = counters[COUNT_CALLS];
@@ -327,19 +371,49 @@ static void start_recording(struct recording *recording)
 	}
 	recording->started_realtime = now(CLOCK_REALTIME);
 	recording->started = now(CLOCK_MONOTONIC);
-	vec_for_each(target, &recording->targets)
+	vec_for_each (target, &recording->targets)
 		tracer_enable(recording->tracer, target->slot, true);
 }
 
 static void stop_recording(struct recording *recording)
 {
-	vec_for_each(target, &recording->targets)
+	vec_for_each (target, &recording->targets)
 		tracer_enable(recording->tracer, target->slot, false);
 	recording->ended = now(CLOCK_MONOTONIC);
 	tracer_detach(recording->tracer);
 }
 
-/* --- while it runs ------------------------------------------------------------------------------ */
+/* --- while it runs ------------------------------------------------------------------------------
+ */
+
+/* One event of a target. True if its mappings are others now. */
+static bool apply_event(struct target_record *target, const struct watch_event *event)
+{
+	struct mapping mapping = {
+		.start = event->start,
+		.end = event->start + event->length,
+		.offset = event->offset,
+		.dev = event->dev,
+		.inode = event->inode,
+		.path = event->path,
+	};
+
+	switch (event->type) {
+	case WATCH_FORK:
+		target->children++;
+		return false;
+	case WATCH_EXEC:
+		target->executions++;
+		process_exec(target->process);
+		return true;
+	case WATCH_MAPPED:
+		process_add_mapping(target->process, &mapping);
+		return true;
+	default: /* lost events: what they said is in /proc, if the process still is */
+		process_refresh(target->process);
+		return true;
+	}
+}
 
 /* What has happened to the targets since the last call. */
 static void follow(struct recording *recording, struct watch *watch)
@@ -349,55 +423,27 @@ static void follow(struct recording *recording, struct watch *watch)
 
 	if (watch_read(watch, &events, &count))
 		return;
-	vec_for_each(target, &recording->targets) {
-		size_t looked_at = target->images.count;
-		bool remapped = false;
+	tracer_read_requests(recording->tracer);
+	vec_for_each (target, &recording->targets) {
+		bool changed = false;
 
 		for (size_t i = 0; i < count; i++) {
 			const struct watch_event *event = &events[i];
 
-			if (event->type == WATCH_LOST) {
-				process_refresh(target->process);
-				remapped = true;
-			} else if (event->pid != target->process->pid ||
-				   event->time < target->opened_at) {
-				continue;
-			} else if (event->type == WATCH_FORK) {
-				target->children++;
-			} else if (event->type == WATCH_EXEC) {
-				target->executions++;
-				process_exec(target->process);
-				remapped = true;
-			} else {
-				struct mapping mapping = {
-					.start = event->start,
-					.end = event->start + event->length,
-					.offset = event->offset,
-					.dev = event->dev,
-					.inode = event->inode,
-					.path = event->path,
-				};
-
-				process_add_mapping(target->process, &mapping);
-				remapped = true;
-			}
+			if (event->type == WATCH_LOST || (event->pid == target->process->pid &&
+							  event->time >= target->opened_at))
+				changed |= apply_event(target, event);
 		}
-		if (!remapped)
-			continue;
-		if (tracer_map(recording->tracer, target->slot, target->process))
-			log_warning("process %d: out of memory for what it has mapped since",
-				    target->process->pid);
-		/* A library that came by dlopen, or a new program's libc, may bring an allocator. */
-		if (!find_allocators(target) && attach_images(recording, target, looked_at) &&
-		    !target->ended_at)
-			log_warning("process %d: no probes in what it has loaded since",
-				    target->process->pid);
+		if (tracer_take_request(recording->tracer, target->slot) && !target->ended_at)
+			changed |= process_refresh(target->process) == 0;
+		if (changed)
+			remap(recording, target);
 	}
 }
 
 static void read_rss(struct recording *recording)
 {
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		uint64_t rss = target->ended_at ? 0 : process_rss(target->process);
 
 		if (rss)
@@ -411,7 +457,7 @@ static void show_progress(const struct recording *recording)
 	char elapsed[UNITS_TEXT_MAX], calls_text[UNITS_TEXT_MAX], samples_text[UNITS_TEXT_MAX],
 		rss_text[UNITS_TEXT_MAX];
 
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		uint64_t counters[COUNTER_COUNT];
 
 		if (tracer_counters(recording->tracer, target->slot, counters))
@@ -431,7 +477,7 @@ static void show_progress(const struct recording *recording)
 static const char *wait_for_end(struct recording *recording, struct watch *watch, int signals)
 {
 	size_t count = recording->targets.count, running = count;
-	CLEANUP(cleanup_free) struct pollfd *fds = calloc(count + 2, sizeof(*fds));
+	CLEANUP(cleanup_free) struct pollfd *fds = calloc(count + 3, sizeof(*fds));
 	int64_t tick = recording->started + TICK_NS, end = recording->settings->duration;
 
 	if (!fds)
@@ -441,6 +487,7 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		fds[i] = (struct pollfd){recording->targets.items[i].process->pidfd, POLLIN, 0};
 	fds[count] = (struct pollfd){signals, POLLIN, 0};
 	fds[count + 1] = (struct pollfd){watch_fd(watch), POLLIN, 0};
+	fds[count + 2] = (struct pollfd){tracer_requests_fd(recording->tracer), POLLIN, 0};
 	for (;;) {
 		int64_t time = now(CLOCK_MONOTONIC), next = end < tick ? end : tick;
 		struct timespec timeout = {0};
@@ -450,11 +497,11 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		if (next > time)
 			timeout = (struct timespec){(next - time) / 1000000000LL,
 						    (next - time) % 1000000000LL};
-		if (ppoll(fds, count + 2, &timeout, NULL) < 0 && errno != EINTR)
+		if (ppoll(fds, count + 3, &timeout, NULL) < 0 && errno != EINTR)
 			return "poll failed";
 		if (fds[count].revents)
 			return "interrupted";
-		if (fds[count + 1].revents)
+		if (fds[count + 1].revents || fds[count + 2].revents)
 			follow(recording, watch);
 		for (size_t i = 0; i < count; i++) {
 			if (!fds[i].revents)
@@ -475,7 +522,8 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 	}
 }
 
-/* --- all of it ---------------------------------------------------------------------------------- */
+/* --- all of it ----------------------------------------------------------------------------------
+ */
 
 static void interrupted_again(int signal)
 {
@@ -517,14 +565,15 @@ static int start(struct recording *recording, pid_t *command)
 {
 	int code = report_prepare(recording);
 
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		if (code == EXIT_OK)
 			code = prepare_target(recording, target);
 	}
 	if (code != EXIT_OK)
 		return code;
 	start_recording(recording);
-	if (*command && launch_release(*command)) {
+	if (*command && (launch_continue(*command, command_has_allocated, recording) ||
+			 launch_release(*command))) {
 		log_error("the command ended before it was recorded");
 		return EXIT_NO_PROCESS;
 	}
@@ -555,7 +604,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	log_verbose("detached");
 	give_up_on_signal(signals);
 	follow(recording, watch);
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		int target_code;
 
 		process_refresh(target->process);
@@ -569,8 +618,8 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
-	vec_for_each(target, &recording->targets) {
-		vec_for_each(item, &target->images)
+	vec_for_each (target, &recording->targets) {
+		vec_for_each (item, &target->images)
 			allocator_free(item->allocator);
 		free(target->images.items);
 		free(target->output);

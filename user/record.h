@@ -1,6 +1,6 @@
 /*
- * One recording, from attaching to the files that are left: the order of things, and what is said when
- * something goes wrong.
+ * One recording, from attaching to the files that are left: the order of things, and what is said
+ * when something goes wrong.
  */
 #ifndef ALLOCTRACE_RECORD_H
 #define ALLOCTRACE_RECORD_H
@@ -27,11 +27,11 @@ struct target_record {
 		struct probed_image *items; /* every image that was looked at */
 		size_t count, capacity;
 	} images;
-	size_t probed; /* images with an allocator */
+	size_t probed;	   /* images with an allocator */
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
 	int64_t ended_at;  /* 0: still running when the recording ended */
 	unsigned int children, executions;
-	uint64_t rss_start, rss_end; /* bytes; 0: not known */
+	uint64_t rss_start, rss_end;	     /* bytes; 0: not known */
 	uint64_t calls_before, frees_before; /* seen before the recording was switched on */
 };
 

@@ -20,7 +20,8 @@ static const char *const extensions[] = {
 	[FORMAT_FOLDED] = "folded",
 };
 
-/* --- where it goes ------------------------------------------------------------------------------ */
+/* --- where it goes ------------------------------------------------------------------------------
+ */
 
 /* -f text writes nothing but the summary, and that to stdout unless told otherwise. */
 static bool writes_to_stdout(const struct settings *settings)
@@ -33,7 +34,8 @@ static bool writes_to_stdout(const struct settings *settings)
 static int say_output_error(const char *path, int err)
 {
 	if (err == -ELOOP)
-		log_error("cannot write %s: it is a symbolic link that belongs to somebody else", path);
+		log_error("cannot write %s: it is a symbolic link that belongs to somebody else",
+			  path);
 	else
 		log_error("cannot write %s: %s", path, strerror(-err));
 	return EXIT_OUTPUT;
@@ -53,7 +55,8 @@ static int prepare_output(struct recording *recording, struct target_record *tar
 		return say_output_error("the profile", err);
 	for (struct target_record *other = recording->targets.items; other < target; other++) {
 		if (strcmp(other->output, target->output) == 0) {
-			log_error("--output: several processes need several files (%%p stands for the "
+			log_error("--output: several processes need several files (%%p stands for "
+				  "the "
 				  "pid)");
 			return EXIT_USAGE;
 		}
@@ -73,14 +76,15 @@ int report_prepare(struct recording *recording)
 		}
 		return EXIT_OK;
 	}
-	vec_for_each(target, &recording->targets) {
+	vec_for_each (target, &recording->targets) {
 		if (code == EXIT_OK)
 			code = prepare_output(recording, target);
 	}
 	return code;
 }
 
-/* --- the profile -------------------------------------------------------------------------------- */
+/* --- the profile --------------------------------------------------------------------------------
+ */
 
 static void build_id_text(const struct image *image, char text[2 * IMAGE_BUILD_ID_MAX + 1])
 {
@@ -100,7 +104,7 @@ static int add_mappings(struct profile *profile, const struct process *process)
 	int err = 0;
 
 	for (int main_only = 1; main_only >= 0; main_only--) {
-		vec_for_each(mapping, &process->mappings) {
+		vec_for_each (mapping, &process->mappings) {
 			char build_id[2 * IMAGE_BUILD_ID_MAX + 1];
 			bool is_main = *mapping->path && strcmp(mapping->path, process->exe) == 0;
 
@@ -119,7 +123,7 @@ static int add_probes(struct profile *profile, const struct target_record *targe
 {
 	int err = 0;
 
-	vec_for_each(item, &target->images) {
+	vec_for_each (item, &target->images) {
 		CLEANUP(cleanup_free) char *functions = NULL;
 		size_t size;
 		FILE *to;
@@ -140,10 +144,11 @@ static int add_probes(struct profile *profile, const struct target_record *targe
 			return -ENOMEM;
 		err = profile_add_probe(profile, item->image->path, functions);
 		if (!err && item->allocator->own_operator_new)
-			err = profile_add_warning(profile,
-						  "%s has an operator new of its own, which is not probed: "
-						  "what C++ code allocates by it is missing",
-						  item->image->path);
+			err = profile_add_warning(
+				profile,
+				"%s has an operator new of its own, which is not probed: "
+				"what C++ code allocates by it is missing",
+				item->image->path);
 		if (err)
 			return err;
 	}
@@ -155,19 +160,20 @@ static int add_warnings(struct profile *profile, const struct target_record *tar
 	int err = 0;
 
 	if (target->executions)
-		err = profile_add_warning(profile,
-					  "it executed another program while it was recorded: all figures "
-					  "are of the last one");
+		err = profile_add_warning(
+			profile, "it executed another program while it was recorded: all figures "
+				 "are of the last one");
 	if (!err && target->children)
-		err = profile_add_warning(profile,
-					  "it started %u processes of its own, which were not traced",
-					  target->children);
+		err = profile_add_warning(
+			profile, "it started %u processes of its own, which were not traced",
+			target->children);
 	if (!err && target->process->dropped)
-		err = profile_add_warning(profile, "%zu executable mappings too many: no names there",
+		err = profile_add_warning(profile,
+					  "%zu executable mappings too many: no names there",
 					  target->process->dropped);
 	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
-		err = profile_add_warning(profile,
-					  "not one free was seen: live figures hold all that was allocated");
+		err = profile_add_warning(
+			profile, "not one free was seen: live figures hold all that was allocated");
 	return err;
 }
 
@@ -198,9 +204,9 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->rss_end = target->rss_end;
 	info->end_reason = target->ended_at ? "process ended" : recording->end_reason;
 	return info->comm && info->exe && info->version && info->command_line && info->kernel &&
-			       info->attach ?
-		       0 :
-		       -ENOMEM;
+			       info->attach
+		       ? 0
+		       : -ENOMEM;
 }
 
 static int build_profile(const struct recording *recording, const struct target_record *target,
@@ -229,7 +235,8 @@ static int build_profile(const struct recording *recording, const struct target_
 		for (int i = 0; i < WALK_END_COUNT && !err; i++)
 			err = profile_add_counter(profile, texts[i], walks.samples[i], false);
 		if (!err)
-			err = profile_add_counter(profile, "stacks: with a frame found by frame pointer",
+			err = profile_add_counter(profile,
+						  "stacks: with a frame found by frame pointer",
 						  walks.unsure, false);
 	}
 	if (!err)
@@ -246,7 +253,8 @@ static int build_profile(const struct recording *recording, const struct target_
 	return 0;
 }
 
-/* --- names -------------------------------------------------------------------------------------- */
+/* --- names --------------------------------------------------------------------------------------
+ */
 
 /* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
 static int name_location(struct profile *profile, struct symbolizer *symbolizer,
@@ -259,14 +267,16 @@ static int name_location(struct profile *profile, struct symbolizer *symbolizer,
 	int count, err;
 
 	if (!mapping || !mapping->image ||
-	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset, &vaddr))
+	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
+				   &vaddr))
 		return 0;
 	count = symbolizer_resolve(symbolizer, mapping->image, vaddr, frames, INLINE_FRAMES_MAX);
 	if (count <= 0)
 		return count;
 	for (int i = 0; i < count; i++) {
 		err = profile_add_function(profile, frames[i].name, frames[i].system_name,
-					   frames[i].file, frames[i].start_line, &lines[i].function);
+					   frames[i].file, frames[i].start_line,
+					   &lines[i].function);
 		if (err)
 			return err;
 		lines[i].line = frames[i].line;
@@ -278,7 +288,7 @@ static int name_location(struct profile *profile, struct symbolizer *symbolizer,
 static void flag_mappings(struct profile *profile, struct symbolizer *symbolizer,
 			  const struct process *process)
 {
-	vec_for_each(flagged, &profile->mappings) {
+	vec_for_each (flagged, &profile->mappings) {
 		const struct mapping *mapping = process_find(process, flagged->start);
 		struct symbol_source source;
 
@@ -308,7 +318,8 @@ static int name_locations(struct profile *profile, const struct settings *settin
 	return err;
 }
 
-/* --- the files ---------------------------------------------------------------------------------- */
+/* --- the files ----------------------------------------------------------------------------------
+ */
 
 /* A profile in its format, as bytes. */
 static int encode(const struct profile *profile, const struct settings *settings, uint8_t **data,
@@ -323,8 +334,8 @@ static int encode(const struct profile *profile, const struct settings *settings
 	to = open_memstream(&text, size);
 	if (!to)
 		return -ENOMEM;
-	err = settings->format == FORMAT_FOLDED ? folded_write(profile, to) :
-						  text_write_summary(profile, settings->top, to);
+	err = settings->format == FORMAT_FOLDED ? folded_write(profile, to)
+						: text_write_summary(profile, settings->top, to);
 	if (fclose(to) && !err)
 		err = -ENOMEM;
 	if (err)

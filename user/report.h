@@ -5,14 +5,14 @@
 #include "record.h"
 
 /*
- * Before the recording: finds each target's output path and sees that it can be written. An exit code; what
- * is wrong has been said.
+ * Before the recording: finds each target's output path and sees that it can be written. An exit
+ * code; what is wrong has been said.
  */
 int report_prepare(struct recording *recording);
 
 /*
- * Reads one target back, writes its profile and prints its summary. An exit code. What can be written is,
- * whatever else fails.
+ * Reads one target back, writes its profile and prints its summary. An exit code. What can be
+ * written is, whatever else fails.
  */
 int report_target(const struct recording *recording, const struct target_record *target);
 

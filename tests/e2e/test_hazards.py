@@ -38,8 +38,12 @@ class Hazards(Case):
                 sites = profile.sites()
                 self.assertGreaterEqual(sites["calm"][0], 500)
                 self.assertLessEqual(sites["calm"][2], 1)
-                self.assertNotIn("throw", sites)
-                self.assertGreaterEqual(profile.counter("sampled calls that allocated nothing"), 500)
+                # What is thrown is allocated too; what was asked for was not.
+                thrown = sites["throw"][0] + sites["throw_array"][0]
+                failed = profile.counter("sampled calls that allocated nothing")
+                self.assertGreaterEqual(failed, 500)
+                self.assertLessEqual(abs(thrown - failed), 1)
+                self.assertLessEqual(sites["throw"][3] + sites["throw_array"][3], 1000)
                 self.assert_ends_well(target)
 
     def test_calls_left_by_a_jump_are_counted_as_lost(self):
@@ -91,7 +95,12 @@ class Hazards(Case):
 
         profile, books, _ = self.record(target, "-s", "1", work=work)
         self.assert_books_balance(profile)
-        self.assert_books(profile, books)
+        # Its first calls may come before its mappings are known, and then have a stack without names.
+        for name, figures in profile.sites().items():
+            if name:
+                for found, truth in zip(figures, books[name]):
+                    self.assertLessEqual(found, truth, name)
+        self.assertGreaterEqual(profile.totals()[0], sum(figures[0] for figures in books.values()))
         self.assert_only_the_last_program(profile)
         target.say()
         self.assertEqual(target.wait(), 0, target.describe())

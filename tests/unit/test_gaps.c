@@ -22,8 +22,8 @@ static double mean_of_table(void)
 }
 
 /*
- * Calls of one size: a gap g ends at call number ceil(g / size), so the rate of hits is 1 over the mean of
- * that; it has to be 1 - exp(-size / period).
+ * Calls of one size: a gap g ends at call number ceil(g / size), so the rate of hits is 1 over the
+ * mean of that; it has to be 1 - exp(-size / period).
  */
 static double hit_rate(uint64_t size)
 {
@@ -42,7 +42,8 @@ static void mean_is_the_period(void **state)
 	for (size_t i = 0; i < sizeof(periods) / sizeof(*periods); i++) {
 		gaps_fill(gaps, COUNT, periods[i]);
 		/* Rounding up adds half a byte on average. */
-		assert_true(fabs(mean_of_table() - (double)periods[i] - 0.5) < 0.05 + 1e-9 * (double)periods[i]);
+		assert_true(fabs(mean_of_table() - (double)periods[i] - 0.5) <
+			    0.05 + 1e-9 * (double)periods[i]);
 	}
 }
 

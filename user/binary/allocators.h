@@ -1,6 +1,6 @@
 /*
- * Which functions of an image allocate, at which instruction each is to be probed, and how they call
- * each other: everything the tracer has to know of an allocator's code, as a plain table.
+ * Which functions of an image allocate, at which instruction each is to be probed, and how they
+ * call each other: everything the tracer has to know of an allocator's code, as a plain table.
  */
 #ifndef ALLOCTRACE_ALLOCATORS_H
 #define ALLOCTRACE_ALLOCATORS_H
@@ -31,8 +31,9 @@ struct allocator_function {
 	uint64_t site_offset; /* file offset of the probe site */
 	bool emulated;	      /* the kernel emulates the instruction; false: it is single-stepped */
 	/*
-	 * This function ends in a tail jump (direct, or through functions that are not probed) to another
-	 * probed allocating function, which then runs with this one's stack pointer and return address.
+	 * This function ends in a tail jump (direct, or through functions that are not probed) to
+	 * another probed allocating function, which then runs with this one's stack pointer and
+	 * return address.
 	 */
 	bool tail_calls_allocator;
 };
@@ -41,9 +42,9 @@ struct allocator {
 	struct allocator_function *functions; /* owned; one per address: aliases are merged */
 	size_t function_count;
 	/*
-	 * Return addresses (link-time) of the calls inside these functions, and inside the unprobed functions
-	 * they call, that reach a probed allocating function: an allocation that returns to one of these is part
-	 * of an outer one.
+	 * Return addresses (link-time) of the calls inside these functions, and inside the unprobed
+	 * functions they call, that reach a probed allocating function: an allocation that returns
+	 * to one of these is part of an outer one.
 	 */
 	uint64_t *nested_returns; /* owned, sorted, unique */
 	size_t nested_return_count;
@@ -51,8 +52,8 @@ struct allocator {
 };
 
 /*
- * Looks for an allocator in image. 0 with *out (to be freed), -ENOENT where the image defines no malloc and
- * free, -ENOMEM, or -errno of reading.
+ * Looks for an allocator in image. 0 with *out (to be freed), -ENOENT where the image defines no
+ * malloc and free, -ENOMEM, or -errno of reading.
  */
 int allocator_find(const struct image *image, struct allocator **out);
 void allocator_free(struct allocator *allocator);

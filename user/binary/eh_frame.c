@@ -50,7 +50,6 @@ struct fde {
 struct eh_frame {
 	struct eh_frame_section sections[SECTIONS_MAX];
 	size_t section_count;
-	uint8_t *owned[SECTIONS_MAX]; /* the sections' bytes where eh_frame_open read them */
 	struct cies cies[SECTIONS_MAX];
 	struct fde *items;
 	size_t count, capacity;
@@ -58,6 +57,7 @@ struct eh_frame {
 	size_t text_count;
 	uint16_t machine;
 	struct cfi_registers regs;
+	uint64_t budget; /* of instructions, for what is being done */
 	struct eh_frame_stats stats;
 };
 
@@ -151,7 +151,7 @@ static bool parse_augmentation(const char *letters, struct reader data, struct c
 	return !data.failed;
 }
 
-static bool parse_cie(const struct eh_frame *frame, const struct eh_frame_section *section,
+static bool parse_cie(struct eh_frame *frame, const struct eh_frame_section *section,
 		      struct record *record, struct cie *cie)
 {
 	struct reader *r = &record->body, data = {0};
@@ -190,7 +190,7 @@ static bool parse_cie(const struct eh_frame *frame, const struct eh_frame_sectio
 	}
 	if (r->failed || ra != frame->regs.ra || !parse_augmentation(augmentation, data, cie))
 		return false;
-	return !cfi_run_initial(&cie->context, *r, &cie->row);
+	return !cfi_run_initial(&cie->context, *r, &cie->row, &frame->budget);
 }
 
 static int sweep_cies(struct eh_frame *frame, size_t s)
@@ -342,7 +342,7 @@ void eh_frame_free(struct eh_frame *frame)
 	if (!frame)
 		return;
 	for (size_t s = 0; s < SECTIONS_MAX; s++) {
-		free(frame->owned[s]);
+		free(frame->sections[s].owned);
 		free(frame->cies[s].items);
 	}
 	free(frame->items);
@@ -359,6 +359,7 @@ static int index_sections(struct eh_frame *frame)
 {
 	int err = 0;
 
+	frame->budget = EH_FRAME_INSTRUCTIONS_MAX;
 	for (size_t s = 0; s < frame->section_count && !err; s++) {
 		err = sweep_cies(frame, s);
 		if (!err)
@@ -368,38 +369,39 @@ static int index_sections(struct eh_frame *frame)
 	return err;
 }
 
-static int new_empty(uint16_t machine, size_t text_count, struct eh_frame **out)
+/* Everything of `sections` that is owned goes over into the result, or is freed. */
+static int take_sections(struct eh_frame *frame, const struct eh_frame_section *sections,
+			 size_t section_count)
+{
+	int err = 0;
+
+	for (size_t s = 0; s < section_count; s++) {
+		if (sections[s].size > EH_FRAME_SIZE_MAX || s >= SECTIONS_MAX)
+			err = -E2BIG;
+		if (!frame || s >= SECTIONS_MAX)
+			free(sections[s].owned);
+		else
+			frame->sections[frame->section_count++] = sections[s];
+	}
+	return err;
+}
+
+int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, uint16_t machine,
+		 const struct eh_frame_range *text, size_t text_count, struct eh_frame **out)
 {
 	CLEANUP(cleanup_eh_frame) struct eh_frame *frame = calloc(1, sizeof(*frame));
+	int err = take_sections(frame, sections, section_count);
 
 	if (!frame)
 		return -ENOMEM;
+	if (err)
+		return err;
 	if (!cfi_registers_of(machine, &frame->regs))
 		return -ENOTSUP;
 	frame->machine = machine;
 	frame->text = calloc(text_count ? text_count : 1, sizeof(*frame->text));
 	if (!frame->text)
 		return -ENOMEM;
-	*out = TAKE(frame);
-	return 0;
-}
-
-int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, uint16_t machine,
-		 const struct eh_frame_range *text, size_t text_count, struct eh_frame **out)
-{
-	CLEANUP(cleanup_eh_frame) struct eh_frame *frame = NULL;
-	int err;
-
-	if (section_count > SECTIONS_MAX)
-		return -E2BIG;
-	err = new_empty(machine, text_count, &frame);
-	if (err)
-		return err;
-	for (size_t s = 0; s < section_count; s++) {
-		if (sections[s].size > EH_FRAME_SIZE_MAX)
-			return -E2BIG;
-		frame->sections[frame->section_count++] = sections[s];
-	}
 	if (text_count)
 		memcpy(frame->text, text, text_count * sizeof(*text));
 	frame->text_count = text_count;
@@ -407,191 +409,6 @@ int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, 
 	if (err)
 		return err;
 	*out = TAKE(frame);
-	return 0;
-}
-
-static int compare_ranges(const void *left, const void *right)
-{
-	const struct eh_frame_range *a = left, *b = right;
-
-	return a->start < b->start ? -1 : a->start > b->start;
-}
-
-/* The executable segments' parts that are in the file, sorted, what overlaps cut off. */
-static void collect_text(const struct image *image, struct eh_frame *frame)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < image->segment_count; i++) {
-		const struct image_segment *segment = &image->segments[i];
-
-		if (segment->executable && segment->file_size)
-			frame->text[frame->text_count++] = (struct eh_frame_range){
-				segment->vaddr, segment->vaddr + segment->file_size};
-	}
-	qsort(frame->text, frame->text_count, sizeof(*frame->text), compare_ranges);
-	for (size_t i = 0; i < frame->text_count; i++) {
-		struct eh_frame_range range = frame->text[i];
-
-		if (kept && range.start < frame->text[kept - 1].end)
-			range.start = frame->text[kept - 1].end;
-		if (range.start < range.end)
-			frame->text[kept++] = range;
-	}
-	frame->text_count = kept;
-}
-
-/* --- finding .eh_frame without sections ------------------------------------------------------- */
-
-/* File bytes from vaddr to the end of its segment. */
-static size_t bytes_from(const struct image *image, uint64_t vaddr)
-{
-	for (size_t i = 0; i < image->segment_count; i++) {
-		const struct image_segment *segment = &image->segments[i];
-
-		if (vaddr >= segment->vaddr && vaddr - segment->vaddr < segment->file_size) {
-			uint64_t left = segment->file_size - (vaddr - segment->vaddr);
-
-			return left < EH_FRAME_SIZE_MAX ? (size_t)left : EH_FRAME_SIZE_MAX;
-		}
-	}
-	return 0;
-}
-
-/*
- * PT_GNU_EH_FRAME: version 1, three encodings, then the pointer to .eh_frame. Its size is in
- * neither: a terminating 0 length ends it (reading on would be into what lies behind).
- */
-static int find_by_header(const struct image *image, uint64_t *vaddr)
-{
-	uint8_t header[4 + sizeof(uint64_t)];
-	size_t count;
-
-	if (elf_getphdrnum(image->elf, &count))
-		return -ENOEXEC;
-	for (size_t i = 0; i < count && i < IMAGE_SEGMENTS_MAX; i++) {
-		struct cfi_base base = {.data = header};
-		struct reader r;
-		GElf_Phdr phdr;
-		uint8_t encoding;
-		size_t size = sizeof(header);
-		int err;
-
-		if (!gelf_getphdr(image->elf, (int)i, &phdr) || phdr.p_type != PT_GNU_EH_FRAME)
-			continue;
-		if (bytes_from(image, phdr.p_vaddr) < size)
-			size = 8;
-		err = image_read(image, phdr.p_vaddr, header, size);
-		if (err)
-			return err;
-		r = reader_new(header, size);
-		base.vaddr = base.data_rel = phdr.p_vaddr;
-		if (reader_u8(&r) != 1)
-			return -ENOENT;
-		encoding = reader_u8(&r);
-		reader_bytes(&r, 2);
-		return cfi_read_pointer(&r, encoding, &base, vaddr) ? -ENOENT : 0;
-	}
-	return -ENOENT;
-}
-
-/* Up to the terminating record; the whole where there is none. */
-static size_t size_to_terminator(const uint8_t *data, size_t size)
-{
-	struct reader r = reader_new(data, size);
-
-	for (;;) {
-		uint64_t length = reader_u32(&r);
-
-		if (length == UINT32_MAX)
-			length = reader_u64(&r);
-		if (r.failed || length > reader_left(&r))
-			return size;
-		if (!length)
-			return reader_offset(&r);
-		reader_bytes(&r, (size_t)length);
-	}
-}
-
-static int read_by_header(const struct image *image, uint8_t **data, size_t *size, uint64_t *vaddr)
-{
-	CLEANUP(cleanup_free) uint8_t *bytes = NULL;
-	uint64_t at;
-	size_t length;
-	int err = find_by_header(image, &at);
-
-	if (err)
-		return err;
-	length = bytes_from(image, at);
-	if (!length)
-		return -ENOENT;
-	bytes = malloc(length);
-	if (!bytes)
-		return -ENOMEM;
-	err = image_read(image, at, bytes, length);
-	if (err)
-		return err;
-	*size = size_to_terminator(bytes, length);
-	*vaddr = at;
-	*data = TAKE(bytes);
-	return 0;
-}
-
-/* Adds a section that was read; takes data over. */
-static void add_section(struct eh_frame *frame, uint8_t *data, size_t size, uint64_t vaddr,
-			bool debug_frame)
-{
-	size_t s = frame->section_count++;
-
-	frame->owned[s] = data;
-	frame->sections[s] = (struct eh_frame_section){
-		.data = data, .size = size, .vaddr = vaddr, .debug_frame = debug_frame};
-}
-
-static int read_sections(const struct image *image, struct eh_frame *frame)
-{
-	uint8_t *data;
-	uint64_t vaddr;
-	size_t size;
-	int err, err_debug;
-
-	err = image_section(image, ".eh_frame", EH_FRAME_SIZE_MAX, &data, &size, &vaddr);
-	if (err == -ENOENT)
-		err = read_by_header(image, &data, &size, &vaddr);
-	if (!err)
-		add_section(frame, data, size, vaddr, false);
-	err_debug = image_section(image, ".debug_frame", EH_FRAME_SIZE_MAX, &data, &size, &vaddr);
-	if (!err_debug)
-		add_section(frame, data, size, vaddr, true);
-	return frame->section_count ? 0 : err;
-}
-
-int eh_frame_open(const struct image *image, struct eh_frame **out)
-{
-	CLEANUP(cleanup_eh_frame) struct eh_frame *frame = NULL;
-	int err = new_empty(image->machine, image->segment_count, &frame);
-
-	if (err)
-		return err;
-	collect_text(image, frame);
-	err = read_sections(image, frame);
-	if (!err)
-		err = index_sections(frame);
-	if (err)
-		return err;
-	*out = TAKE(frame);
-	return 0;
-}
-
-int eh_frame_of_text(const struct image *image, struct eh_frame **out)
-{
-	struct eh_frame *frame;
-	int err = new_empty(image->machine, image->segment_count, &frame);
-
-	if (err)
-		return err;
-	collect_text(image, frame);
-	*out = frame;
 	return 0;
 }
 
@@ -617,6 +434,7 @@ int eh_frame_for_each_row(struct eh_frame *frame, cfi_visit *visit, void *user)
 {
 	frame->stats.skipped[EH_FRAME_BAD_INSTRUCTION] = 0;
 	frame->stats.skipped[EH_FRAME_OVERLAPPED] = 0;
+	frame->budget = EH_FRAME_INSTRUCTIONS_MAX;
 	for (size_t i = 0; i < frame->count; i++) {
 		const struct fde *fde = &frame->items[i];
 		const struct cie *cie = &frame->cies[fde->section].items[fde->cie];
@@ -632,7 +450,11 @@ int eh_frame_for_each_row(struct eh_frame *frame, cfi_visit *visit, void *user)
 		}
 		err = cfi_run(&cie->context, &cie->row,
 			      reader_new(data + fde->instructions, fde->length), fde->start, end,
-			      visit, user);
+			      &frame->budget, visit, user);
+		if (!frame->budget) {
+			frame->stats.skipped[EH_FRAME_TOO_MANY] += frame->count - i;
+			return err == -EINVAL ? 0 : err;
+		}
 		if (err == -EINVAL)
 			frame->stats.skipped[EH_FRAME_BAD_INSTRUCTION]++;
 		else if (err)

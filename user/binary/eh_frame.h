@@ -18,7 +18,9 @@
 
 /* Of each section; a 110 MB library has 5 MB. */
 #define EH_FRAME_SIZE_MAX (256U << 20)
-#define EH_FRAME_FDES_MAX (1U << 22)
+#define EH_FRAME_FDES_MAX (1U << 21)
+/* Run in one pass over all FDEs; a 110 MB library has 2.5 million. */
+#define EH_FRAME_INSTRUCTIONS_MAX (1U << 26)
 /* Linkers merge equal CIEs: a few per image is what there is. */
 #define EH_FRAME_CIES_MAX (1U << 17)
 
@@ -49,7 +51,8 @@ struct eh_frame_stats {
 
 /* One section's bytes and what they are. */
 struct eh_frame_section {
-	const uint8_t *data; /* borrowed while the eh_frame lives */
+	const uint8_t *data; /* borrowed while the eh_frame lives, or: */
+	uint8_t *owned;	     /* what eh_frame_free() frees; NULL where data is borrowed */
 	size_t size;
 	uint64_t vaddr;
 	uint64_t data_rel; /* for DW_EH_PE_datarel; 0: not known */
@@ -76,7 +79,8 @@ int eh_frame_of_text(const struct image *image, struct eh_frame **out);
 
 /*
  * The same from sections in memory. Where they contradict each other, the first one says. text: the
- * executable ranges, sorted, not overlapping; copied. 0, -ENOTSUP, -ENOMEM.
+ * executable ranges, sorted, not overlapping; copied. Sections that are owned are taken over, also on
+ * failure. 0, -ENOTSUP, -ENOMEM, -E2BIG (a section over the limit).
  */
 int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, uint16_t machine,
 		 const struct eh_frame_range *text, size_t text_count, struct eh_frame **out);

@@ -19,9 +19,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define NOTES_MAX	 (64 * 1024) /* bytes of one note segment or section */
+#define NOTES_MAX	 (64 * 1024)  /* bytes of one note segment or section */
 #define SYMBOL_BYTES_MAX (1ull << 30) /* of one symbol table, and of one string table */
-#define SYMBOL_NAME_MAX	 (64 * 1024) /* bytes; symbols with longer names are passed over */
+#define SYMBOL_NAME_MAX	 (64 * 1024)  /* bytes; symbols with longer names are passed over */
 #define NAME_BYTES_MAX	 (4ull << 30) /* scanned in one pass: names that share a tail add up */
 
 static int read_at(int fd, void *to, size_t n, uint64_t offset)
@@ -47,7 +47,8 @@ static int read_at(int fd, void *to, size_t n, uint64_t offset)
 }
 
 /* n bytes at offset, in memory that the caller frees, with a NUL behind them. */
-static int read_new(const struct image *image, uint64_t offset, uint64_t n, uint64_t max, uint8_t **out)
+static int read_new(const struct image *image, uint64_t offset, uint64_t n, uint64_t max,
+		    uint8_t **out)
 {
 	CLEANUP(cleanup_free) uint8_t *bytes = NULL;
 	int err;
@@ -68,7 +69,8 @@ static int read_new(const struct image *image, uint64_t offset, uint64_t n, uint
 	return 0;
 }
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------
+ */
 
 static int check_header(const struct image *image, const Elf64_Ehdr *ehdr)
 {
@@ -83,7 +85,8 @@ static int check_header(const struct image *image, const Elf64_Ehdr *ehdr)
 		return -ENOEXEC;
 	if (ehdr->e_phnum > IMAGE_SEGMENTS_MAX)
 		return -E2BIG;
-	/* More than 65 279 sections are counted in the first one's size; libelf would believe it. */
+	/* More than 65 279 sections are counted in the first one's size; libelf would believe it.
+	 */
 	if (!sections && ehdr->e_shoff) {
 		Elf64_Shdr first;
 
@@ -172,7 +175,8 @@ static int read_segments(struct image *image, const Elf64_Ehdr *ehdr)
 				return -ENOEXEC;
 			image->segment_count++;
 		} else if (phdrs[i].p_type == PT_NOTE && !image->build_id_len) {
-			read_build_id(image, phdrs[i].p_offset, phdrs[i].p_filesz, phdrs[i].p_align);
+			read_build_id(image, phdrs[i].p_offset, phdrs[i].p_filesz,
+				      phdrs[i].p_align);
 		}
 	}
 	return 0;
@@ -249,7 +253,8 @@ void image_free(struct image *image)
 	free(image);
 }
 
-/* --- addresses ---------------------------------------------------------------------------------- */
+/* --- addresses ----------------------------------------------------------------------------------
+ */
 
 bool image_offset_to_vaddr(const struct image *image, uint64_t offset, uint64_t *vaddr)
 {
@@ -296,7 +301,8 @@ int image_read(const struct image *image, uint64_t vaddr, void *to, size_t n)
 	return read_at(image->fd, to, n, segment->offset + (vaddr - segment->vaddr));
 }
 
-/* --- sections ----------------------------------------------------------------------------------- */
+/* --- sections -----------------------------------------------------------------------------------
+ */
 
 /* What the contents come to in memory. */
 static uint64_t section_size(const struct image *image, const struct image_section_info *section)
@@ -366,7 +372,8 @@ int image_for_each_section(const struct image *image,
 
 		if (!gelf_getshdr(scn, &section.header))
 			continue;
-		section_name(image, &names, section.header.sh_name, section.name, sizeof(section.name));
+		section_name(image, &names, section.header.sh_name, section.name,
+			     sizeof(section.name));
 		section.size = section_size(image, &section);
 		ret = visit(&section, context);
 		if (ret)
@@ -409,7 +416,8 @@ static int decompress(const uint8_t *packed, size_t packed_size, size_t max_size
 	if (!bytes)
 		return -ENOMEM;
 	written = chdr.ch_size;
-	if (uncompress(bytes, &written, packed + sizeof(chdr), packed_size - sizeof(chdr)) != Z_OK ||
+	if (uncompress(bytes, &written, packed + sizeof(chdr), packed_size - sizeof(chdr)) !=
+		    Z_OK ||
 	    written != chdr.ch_size)
 		return -EIO;
 	*data = TAKE(bytes);
@@ -448,7 +456,8 @@ int image_section(const struct image *image, const char *name, size_t max_size, 
 	return 0;
 }
 
-/* --- symbols ------------------------------------------------------------------------------------ */
+/* --- symbols ------------------------------------------------------------------------------------
+ */
 
 struct symbol_visit {
 	const struct image *image;
@@ -486,7 +495,8 @@ static int visit_symbol(struct symbol_visit *v, const Elf64_Sym *sym, char *stri
 		.binding = ELF64_ST_BIND(sym->st_info),
 		.dynamic = v->type == SHT_DYNSYM,
 	};
-	/* Linkers write malloc@@GLIBC_2.2.5 into .symtab. Names may share their tails: put it back. */
+	/* Linkers write malloc@@GLIBC_2.2.5 into .symtab. Names may share their tails: put it back.
+	 */
 	version = memchr(name + 1, '@', length - 1);
 	if (version)
 		*version = 0;
@@ -526,7 +536,8 @@ static int visit_table(const struct image_section_info *section, void *context)
 }
 
 int image_for_each_function(const struct image *image,
-			    int (*visit)(const struct image_symbol *symbol, void *context), void *context)
+			    int (*visit)(const struct image_symbol *symbol, void *context),
+			    void *context)
 {
 	struct symbol_visit v = {.image = image, .visit = visit, .context = context};
 	int ret;

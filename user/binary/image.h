@@ -1,7 +1,8 @@
 /*
- * An image: one ELF file that a target has mapped, opened once and held by its descriptor, so that a
- * deleted or replaced file still tells what it was. The file is hostile: it is read with pread (never
- * mapped: a file truncated under a mapping is SIGBUS), with limits, and only if it is a regular file.
+ * An image: one ELF file that a target has mapped, opened once and held by its descriptor, so that
+ * a deleted or replaced file still tells what it was. The file is hostile: it is read with pread
+ * (never mapped: a file truncated under a mapping is SIGBUS), with limits, and only if it is a
+ * regular file.
  */
 #ifndef ALLOCTRACE_IMAGE_H
 #define ALLOCTRACE_IMAGE_H
@@ -18,7 +19,8 @@
 #define IMAGE_SEGMENTS_MAX 256
 #define IMAGE_SECTIONS_MAX 8192
 
-/* One PT_LOAD. All fields as in Elf64_Phdr; offset + file_size and vaddr + mem_size do not overflow. */
+/* One PT_LOAD. All fields as in Elf64_Phdr; offset + file_size and vaddr + mem_size do not
+ * overflow. */
 struct image_segment {
 	uint64_t vaddr;
 	uint64_t offset;
@@ -29,14 +31,15 @@ struct image_segment {
 
 struct image {
 	int fd;	    /* owned; O_RDONLY on a regular file */
-	char *path; /* owned; what the target calls it (may be gone by now, or end in " (deleted)") */
+	char *path; /* owned; what the target calls it (may be gone by now, or end in " (deleted)")
+		     */
 	dev_t dev;
 	ino_t inode;
 	uint64_t size;	  /* of the file, when it was opened */
 	uint16_t machine; /* EM_X86_64, EM_AARCH64 */
 	bool is_exec;	  /* ET_EXEC: addresses are absolute, nothing is relocated */
 	uint8_t build_id[IMAGE_BUILD_ID_MAX];
-	size_t build_id_len; /* 0: none */
+	size_t build_id_len;		/* 0: none */
 	struct image_segment *segments; /* owned, in file order */
 	size_t segment_count;
 	Elf *elf; /* owned; opened with ELF_C_READ on fd */
@@ -50,7 +53,8 @@ struct image {
 int image_open(int fd, const char *path, struct image **out);
 void image_free(struct image *image);
 
-/* File offset <-> link-time address, through the segments. false: no segment holds it in the file. */
+/* File offset <-> link-time address, through the segments. false: no segment holds it in the file.
+ */
 bool image_offset_to_vaddr(const struct image *image, uint64_t offset, uint64_t *vaddr);
 bool image_vaddr_to_offset(const struct image *image, uint64_t vaddr, uint64_t *offset);
 
@@ -62,7 +66,8 @@ int image_read(const struct image *image, uint64_t vaddr, void *to, size_t n);
 
 /* One function symbol, from .dynsym or .symtab. */
 struct image_symbol {
-	const char *name; /* borrowed, for the duration of the call; without a version (@GLIBC_2.34) */
+	const char
+		*name; /* borrowed, for the duration of the call; without a version (@GLIBC_2.34) */
 	uint64_t vaddr;
 	uint64_t size;	  /* 0: unknown */
 	uint32_t section; /* index of the section that holds it, 0: none or unknown */
@@ -71,11 +76,12 @@ struct image_symbol {
 };
 
 /*
- * Calls visit for every defined STT_FUNC or STT_GNU_IFUNC symbol of .dynsym, then of .symtab, until it
- * returns non-zero, which is then returned. 0 at the end, or -errno where the tables are broken.
+ * Calls visit for every defined STT_FUNC or STT_GNU_IFUNC symbol of .dynsym, then of .symtab, until
+ * it returns non-zero, which is then returned. 0 at the end, or -errno where the tables are broken.
  */
 int image_for_each_function(const struct image *image,
-			    int (*visit)(const struct image_symbol *symbol, void *context), void *context);
+			    int (*visit)(const struct image_symbol *symbol, void *context),
+			    void *context);
 
 /* One section header. */
 struct image_section_info {
@@ -86,8 +92,9 @@ struct image_section_info {
 };
 
 /*
- * Calls visit for every section until it returns non-zero, which is then returned. 0 at the end, and
- * where there are no section headers or they are broken: a stripped header table is nothing unusual.
+ * Calls visit for every section until it returns non-zero, which is then returned. 0 at the end,
+ * and where there are no section headers or they are broken: a stripped header table is nothing
+ * unusual.
  */
 int image_for_each_section(const struct image *image,
 			   int (*visit)(const struct image_section_info *section, void *context),

@@ -1,7 +1,7 @@
 /*
- * The allocators' own frames: what a reader looks through to see who asked for the memory. A stack begins
- * at the caller of the probed function; these still appear where one of them calls another, as
- * operator new does malloc.
+ * The allocators' own frames: what a reader looks through to see who asked for the memory. A stack
+ * begins at the caller of the probed function; these still appear where one of them calls another,
+ * as operator new does malloc.
  */
 #ifndef ALLOCTRACE_ALLOC_FRAMES_H
 #define ALLOCTRACE_ALLOC_FRAMES_H
@@ -9,8 +9,8 @@
 #include <stdbool.h>
 
 /*
- * For pprof's drop_frames: RE2, which pprof anchors at both ends and matches against a name up to its
- * first '('. pprof drops the matching frame and those inside of it, never one outside of it.
+ * For pprof's drop_frames: RE2, which pprof anchors at both ends and matches against a name up to
+ * its first '('. pprof drops the matching frame and those inside of it, never one outside of it.
  */
 extern const char alloc_frames_regex[];
 
@@ -18,8 +18,9 @@ extern const char alloc_frames_regex[];
 bool alloc_frames_match(const char *name);
 
 /*
- * Beyond that, a function that only hands a request on to the allocator in the name of its language: C++'s
- * std::allocator, Rust's alloc. Not dropped from a profile, but no answer to "who allocates?".
+ * Beyond that, a function that only hands a request on to the allocator in the name of its
+ * language: C++'s std::allocator, Rust's alloc. Not dropped from a profile, but no answer to "who
+ * allocates?".
  */
 bool alloc_frames_plumbing(const char *name);
 

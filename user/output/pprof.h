@@ -1,6 +1,6 @@
 /*
- * profile -> gzipped protocol buffer of google/pprof (proto/profile.proto). See the field rules at the
- * top of pprof.c.
+ * profile -> gzipped protocol buffer of google/pprof (proto/profile.proto). See the field rules at
+ * the top of pprof.c.
  */
 #ifndef ALLOCTRACE_PPROF_H
 #define ALLOCTRACE_PPROF_H

@@ -10,14 +10,15 @@
 int text_write_summary(const struct profile *profile, unsigned int top, FILE *to);
 
 /*
- * One line per site: frames from the outermost to the innermost, separated by ';', a space, and the live
- * bytes (inuse_space). Sites with nothing live are left out.
+ * One line per site: frames from the outermost to the innermost, separated by ';', a space, and the
+ * live bytes (inuse_space). Sites with nothing live are left out.
  */
 int folded_write(const struct profile *profile, FILE *to);
 
 /*
- * Writes a string from outside, control characters, DEL, C1 controls, marks of the direction of writing and
- * invalid UTF-8 as \xNN (a backslash as \\), so that it cannot steer a terminal or forge a line.
+ * Writes a string from outside, control characters, DEL, C1 controls, marks of the direction of
+ * writing and invalid UTF-8 as \xNN (a backslash as \\), so that it cannot steer a terminal or
+ * forge a line.
  */
 void text_escape(FILE *to, const char *string);
 

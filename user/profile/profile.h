@@ -3,8 +3,8 @@
  * build one. The profile owns everything it holds.
  *
  * Built in this order: profile_new(); profile_add_mapping() (the main executable first);
- * profile_add_site() and profile_add_bucket() for what was recorded; profile_finish() (scales, sums,
- * sorts); then the symbolizer fills in the locations' lines with profile_set_lines().
+ * profile_add_site() and profile_add_bucket() for what was recorded; profile_finish() (scales,
+ * sums, sorts); then the symbolizer fills in the locations' lines with profile_set_lines().
  */
 #ifndef ALLOCTRACE_PROFILE_H
 #define ALLOCTRACE_PROFILE_H
@@ -87,13 +87,14 @@ struct profile_info {
 	char *attach;	    /* how: "session", "multi", "perf" */
 	int64_t time_nanos; /* start, since the epoch */
 	int64_t duration_nanos;
-	uint64_t period;    /* R, bytes */
-	uint64_t calls;	    /* allocator calls seen, sampled or not */
-	uint64_t frees;	    /* calls of freeing functions seen */
-	uint64_t sampled;   /* = recorded + failed allocations + losses */
+	uint64_t period;  /* R, bytes */
+	uint64_t calls;	  /* allocator calls seen, sampled or not */
+	uint64_t frees;	  /* calls of freeing functions seen */
+	uint64_t sampled; /* = recorded + failed allocations + losses */
 	uint64_t recorded;
 	uint64_t rss_start, rss_end; /* bytes, 0: unknown */
-	const char *end_reason;	     /* static: "duration reached", "interrupted", "process exited", ... */
+	const char
+		*end_reason; /* static: "duration reached", "interrupted", "process exited", ... */
 };
 
 /* How an allocator is probed, for the summary. */
@@ -117,7 +118,8 @@ struct profile {
 		size_t count, capacity;
 	} locations;
 	struct {
-		struct profile_site *items; /* after profile_finish(): by inuse_space, then alloc_space, descending */
+		struct profile_site *items; /* after profile_finish(): by inuse_space, then
+					       alloc_space, descending */
 		size_t count, capacity;
 	} sites;
 	struct {
@@ -137,7 +139,8 @@ struct profile {
 		size_t count, capacity;
 	} warnings;
 	struct estimate total[PROFILE_VALUES];
-	int64_t total_values[PROFILE_VALUES]; /* sums of the buckets' values: equal what pprof shows */
+	int64_t total_values[PROFILE_VALUES]; /* sums of the buckets' values: equal what pprof shows
+					       */
 };
 
 int profile_new(struct profile **out);
@@ -147,10 +150,10 @@ void profile_free(struct profile *profile);
 int profile_add_mapping(struct profile *profile, uint64_t start, uint64_t limit, uint64_t offset,
 			const char *file, const char *build_id, uint32_t *index);
 /* Locations are shared: one per address. addresses: return address - 1, innermost first. */
-int profile_add_site(struct profile *profile, const uint64_t *addresses, size_t count, bool complete,
-		     uint32_t *index);
-int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hits, uint64_t alloc_bytes,
-		       uint64_t inuse_hits, uint64_t inuse_bytes);
+int profile_add_site(struct profile *profile, const uint64_t *addresses, size_t count,
+		     bool complete, uint32_t *index);
+int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hits,
+		       uint64_t alloc_bytes, uint64_t inuse_hits, uint64_t inuse_bytes);
 int profile_add_counter(struct profile *profile, const char *name, uint64_t count, bool loss);
 int profile_add_probe(struct profile *profile, const char *file, const char *functions);
 int profile_add_warning(struct profile *profile, const char *format, ...)
@@ -163,7 +166,8 @@ int profile_add_function(struct profile *profile, const char *name, const char *
 int profile_set_lines(struct profile *profile, uint32_t location, const struct profile_line *lines,
 		      size_t count);
 
-/* Scales the buckets with info.period, sums up sites and totals, sorts the sites. Once, at the end. */
+/* Scales the buckets with info.period, sums up sites and totals, sorts the sites. Once, at the end.
+ */
 int profile_finish(struct profile *profile);
 
 /* Sum of the counters that are losses. */

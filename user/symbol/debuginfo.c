@@ -11,7 +11,8 @@
 
 #define CRC_CHUNK (256 * 1024)
 
-/* --- opening a file that claims to have debug information --------------------------------------- */
+/* --- opening a file that claims to have debug information ---------------------------------------
+ */
 
 struct survey {
 	bool has_dwarf;
@@ -87,7 +88,8 @@ static struct image *open_by_build_id(const char *root, const uint8_t *build_id,
 	return TAKE(image);
 }
 
-/* --- .gnu_debuglink ----------------------------------------------------------------------------- */
+/* --- .gnu_debuglink -----------------------------------------------------------------------------
+ */
 
 static bool file_crc(const struct image *image, uint32_t *crc)
 {
@@ -139,7 +141,8 @@ static bool parse_link(const uint8_t *section, size_t size, const char **name, u
 	return true;
 }
 
-/* Where GDB looks: beside the image, in .debug beside it, and below root in a folder of that name. */
+/* Where GDB looks: beside the image, in .debug beside it, and below root in a folder of that name.
+ */
 static struct image *open_by_link(const struct image *image, const char *root)
 {
 	CLEANUP(cleanup_free) uint8_t *section = NULL;
@@ -172,14 +175,67 @@ static struct image *open_by_link(const struct image *image, const char *root)
 	return found;
 }
 
-/* --- .gnu_debugaltlink -------------------------------------------------------------------------- */
+/* --- libdw --------------------------------------------------------------------------------------
+ */
+
+const Elf_Data *debuginfo_section(Elf *elf, const char *name)
+{
+	Elf_Scn *scn = NULL;
+	size_t names;
+
+	if (elf_getshdrstrndx(elf, &names))
+		return NULL;
+	while ((scn = elf_nextscn(elf, scn))) {
+		GElf_Shdr header;
+		const char *actual;
+
+		if (!gelf_getshdr(scn, &header) || header.sh_type == SHT_NOBITS)
+			continue;
+		actual = elf_strptr(elf, names, header.sh_name);
+		if (actual && (!strcmp(actual, name) ||
+			       (!strncmp(actual, ".z", 2) && !strcmp(actual + 2, name + 1))))
+			return elf_rawdata(scn, NULL);
+	}
+	return NULL;
+}
+
+/* libdw (0.188) follows a string to its NUL, past the section's end where the last one has none. */
+static bool strings_end(Elf *elf)
+{
+	static const char *const sections[] = {".debug_str", ".debug_line_str"};
+
+	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
+		const Elf_Data *data = debuginfo_section(elf, sections[i]);
+
+		if (data && data->d_size &&
+		    (!data->d_buf || ((const char *)data->d_buf)[data->d_size - 1]))
+			return false;
+	}
+	return true;
+}
+
+static Dwarf *begin_dwarf(const struct image *image, Elf **elf)
+{
+	Dwarf *dwarf;
+
+	*elf = elf_begin(image->fd, ELF_C_READ, NULL);
+	dwarf = dwarf_begin_elf(*elf, DWARF_C_READ, NULL);
+	if (dwarf && strings_end(*elf))
+		return dwarf;
+	dwarf_end(dwarf);
+	return NULL;
+}
+
+/* --- .gnu_debugaltlink --------------------------------------------------------------------------
+ */
 
 /*
  * libdw would follow the link by itself when it meets the first reference, with a plain open() of a
- * path that the file states. So the file is found here, or the DWARF is not used at all: what dwz has
- * moved out is missed everywhere.
+ * path that the file states. So the file is found here, or the DWARF is not used at all: what dwz
+ * has moved out is missed everywhere.
  */
-static bool open_supplementary(struct debuginfo *debuginfo, const struct image *from, const char *root)
+static bool open_supplementary(struct debuginfo *debuginfo, const struct image *from,
+			       const char *root)
 {
 	const char *name, *slash = strrchr(from->path, '/');
 	CLEANUP(cleanup_free) char *path = NULL;
@@ -202,15 +258,15 @@ static bool open_supplementary(struct debuginfo *debuginfo, const struct image *
 	debuginfo->supplementary = found;
 	if (!found || !same_build_id(found, build_id, (size_t)length) || !has_usable_dwarf(found))
 		return false;
-	debuginfo->alt_elf = elf_begin(found->fd, ELF_C_READ, NULL);
-	debuginfo->alt_dwarf = dwarf_begin_elf(debuginfo->alt_elf, DWARF_C_READ, NULL);
+	debuginfo->alt_dwarf = begin_dwarf(found, &debuginfo->alt_elf);
 	if (!debuginfo->alt_dwarf)
 		return false;
 	dwarf_setalt(debuginfo->dwarf, debuginfo->alt_dwarf);
 	return true;
 }
 
-/* --- all of it ---------------------------------------------------------------------------------- */
+/* --- all of it ----------------------------------------------------------------------------------
+ */
 
 static void close_dwarf(struct debuginfo *debuginfo)
 {
@@ -240,8 +296,7 @@ int debuginfo_open(const struct image *image, const char *root, struct debuginfo
 		if (!from || !has_usable_dwarf(from))
 			return 0;
 	}
-	debuginfo->elf = elf_begin(from->fd, ELF_C_READ, NULL);
-	debuginfo->dwarf = dwarf_begin_elf(debuginfo->elf, DWARF_C_READ, NULL);
+	debuginfo->dwarf = begin_dwarf(from, &debuginfo->elf);
 	if (!debuginfo->dwarf || !open_supplementary(debuginfo, from, root))
 		close_dwarf(debuginfo);
 	return 0;

@@ -55,7 +55,8 @@ void demangler_free(struct demangler *demangler)
 	free(demangler);
 }
 
-/* --- the demangling itself ---------------------------------------------------------------------- */
+/* --- the demangling itself ----------------------------------------------------------------------
+ */
 
 struct output {
 	char *bytes; /* DEMANGLE_MAX + 1 */
@@ -73,13 +74,14 @@ static void append(const char *text, size_t length, void *context)
 
 	if (length > DEMANGLE_MAX - output->length)
 		longjmp(output->overflow, 1);
-	memcpy(output->bytes + output->length, text, length);
+	if (length) /* text may be NULL then */
+		memcpy(output->bytes + output->length, text, length);
 	output->length += length;
 }
 
 /*
- * What cplus_demangle(mangled, DMGL_AUTO | DMGL_NO_OPTS) does, through the callbacks. libiberty's limit
- * on recursion stays on.
+ * What cplus_demangle(mangled, DMGL_AUTO | DMGL_NO_OPTS) does, through the callbacks. libiberty's
+ * limit on recursion stays on.
  */
 static bool demangle(struct output *output, const char *mangled)
 {
@@ -114,7 +116,8 @@ static char *demangle_new(const char *mangled, size_t length)
 	return strdup(bytes);
 }
 
-/* --- the names that have been seen -------------------------------------------------------------- */
+/* --- the names that have been seen --------------------------------------------------------------
+ */
 
 static uint64_t hash_bytes(const char *bytes, size_t length)
 {

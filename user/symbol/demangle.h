@@ -1,6 +1,7 @@
 /*
- * Readable names of C++ and Rust functions, each made once and kept. Mangled names come from hostile
- * files: a short one can stand for gigabytes of text, so what goes in and what comes out is bounded.
+ * Readable names of C++ and Rust functions, each made once and kept. Mangled names come from
+ * hostile files: a short one can stand for gigabytes of text, so what goes in and what comes out is
+ * bounded.
  */
 #ifndef ALLOCTRACE_DEMANGLE_H
 #define ALLOCTRACE_DEMANGLE_H

@@ -1,18 +1,19 @@
 /*
  * Two levels of the same structure (interval_map): address -> unit, and in a unit address -> the
- * innermost function or inlined call. The enclosing ones follow from parent links, which always lead
- * to an entry made earlier, so they end whatever the file says.
+ * innermost function or inlined call. The enclosing ones follow from parent links, which always
+ * lead to an entry made earlier, so they end whatever the file says.
  *
  * The units' ranges come from the unit DIEs: .debug_aranges may be missing, and is with clang. A
  * unit's tree is walked once, front to back, with a stack of our own; dwarf_siblingof() tells where
- * the children of a DIE end, so nothing is read twice. References between DIEs are followed only for
- * names, at lookup, by dwarf_attr_integrate(), which gives up after 16 of them.
+ * the children of a DIE end, so nothing is read twice. References between DIEs are followed only
+ * for names, at lookup, by dwarf_attr_integrate(), which gives up after 16 of them.
  *
  * Functions that the linker has thrown away are still in the DWARF, at address 0 or so. Only ranges
  * that begin in code count.
  */
 #include "symbol/dwarf_index.h"
 
+#include "symbol/debuginfo.h"
 #include "symbol/interval_map.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
@@ -30,7 +31,8 @@
 /* A DW_TAG_subprogram or DW_TAG_inlined_subroutine that has code. */
 struct function {
 	Dwarf_Off die;
-	uint32_t parent; /* index of what it is inlined into, lower than its own; NO_FUNCTION: physical */
+	uint32_t parent; /* index of what it is inlined into, lower than its own; NO_FUNCTION:
+			    physical */
 };
 
 struct unit {
@@ -67,7 +69,8 @@ struct dwarf_index {
 	const Elf_Data *lines;	 /* .debug_line; borrowed from dwarf's Elf; NULL: none */
 };
 
-/* --- ranges ------------------------------------------------------------------------------------- */
+/* --- ranges -------------------------------------------------------------------------------------
+ */
 
 static bool is_code(const struct image *image, uint64_t low, uint64_t high)
 {
@@ -106,7 +109,8 @@ static int add_ranges(struct dwarf_index *index, Dwarf_Die *die, uint64_t priori
 	return added;
 }
 
-/* --- one unit's tree ---------------------------------------------------------------------------- */
+/* --- one unit's tree ----------------------------------------------------------------------------
+ */
 
 struct walk {
 	struct dwarf_index *index;
@@ -136,7 +140,8 @@ static int add_function(struct walk *walk, Dwarf_Die *die, uint32_t parent, uint
 	return added < 0 ? added : 0;
 }
 
-/* Looks at one DIE. 1: go into its children, with *inside around them; 0: do not; -E2BIG, -ENOMEM. */
+/* Looks at one DIE. 1: go into its children, with *inside around them; 0: do not; -E2BIG, -ENOMEM.
+ */
 static int visit(struct walk *walk, Dwarf_Die *die, uint32_t *inside)
 {
 	uint32_t around = *inside;
@@ -168,9 +173,9 @@ static int visit(struct walk *walk, Dwarf_Die *die, uint32_t *inside)
 }
 
 /*
- * The DIE behind the children of a DIE, of which `last` was the last one. dwarf_siblingof() has left
- * in *next the address of the zero byte that ends them. 0, 1: the parent was the last child in turn,
- * *next as before; -1: the unit ends here.
+ * The DIE behind the children of a DIE, of which `last` was the last one. dwarf_siblingof() has
+ * left in *next the address of the zero byte that ends them. 0, 1: the parent was the last child in
+ * turn, *next as before; -1: the unit ends here.
  */
 static int climb(struct walk *walk, const Dwarf_Die *last, Dwarf_Off last_offset, Dwarf_Die *next)
 {
@@ -189,7 +194,8 @@ static int climb(struct walk *walk, const Dwarf_Die *last, Dwarf_Off last_offset
 	return dwarf_offdie(walk->index->dwarf, after, next) ? 0 : -1;
 }
 
-/* Steps over die (and what is below it), up where it is the last of its level. False: the tree ends. */
+/* Steps over die (and what is below it), up where it is the last of its level. False: the tree
+ * ends. */
 static bool step(struct walk *walk, Dwarf_Die *die)
 {
 	Dwarf_Off offset = dwarf_dieoffset(die);
@@ -224,7 +230,8 @@ static int walk_tree(struct walk *walk)
 			return descend;
 		if (++walk->index->dies > DWARF_DIES_MAX)
 			return -E2BIG;
-		if (descend && walk->depth + 1 < DWARF_DEPTH_MAX && dwarf_child(&die, &child) == 0) {
+		if (descend && walk->depth + 1 < DWARF_DEPTH_MAX &&
+		    dwarf_child(&die, &child) == 0) {
 			walk->inside[++walk->depth] = inside;
 			die = child;
 		} else if (!step(walk, &die)) {
@@ -264,7 +271,8 @@ static int index_unit_lazily(struct dwarf_index *index, struct unit *unit)
 	return err;
 }
 
-/* --- all units ---------------------------------------------------------------------------------- */
+/* --- all units ----------------------------------------------------------------------------------
+ */
 
 /* The unit says nothing of its addresses, so its functions have to. */
 static int add_unit_by_functions(struct dwarf_index *index, struct unit *unit, uint32_t number,
@@ -313,28 +321,6 @@ static int add_units(struct dwarf_index *index)
 	return err;
 }
 
-/* libdw has read and decompressed the section: this only finds where it is. */
-static const Elf_Data *find_lines(Dwarf *dwarf)
-{
-	Elf *elf = dwarf_getelf(dwarf);
-	Elf_Scn *scn = NULL;
-	size_t names;
-
-	if (elf_getshdrstrndx(elf, &names))
-		return NULL;
-	while ((scn = elf_nextscn(elf, scn))) {
-		GElf_Shdr header;
-		const char *name;
-
-		if (!gelf_getshdr(scn, &header) || header.sh_type == SHT_NOBITS)
-			continue;
-		name = elf_strptr(elf, names, header.sh_name);
-		if (name && (!strcmp(name, ".debug_line") || !strcmp(name, ".zdebug_line")))
-			return elf_rawdata(scn, NULL);
-	}
-	return NULL;
-}
-
 int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index **out)
 {
 	struct dwarf_index *index = calloc(1, sizeof(*index));
@@ -344,7 +330,7 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index 
 		return -ENOMEM;
 	index->dwarf = dwarf;
 	index->image = image;
-	index->lines = find_lines(dwarf);
+	index->lines = debuginfo_section(dwarf_getelf(dwarf), ".debug_line");
 	err = add_units(index);
 	if (err) {
 		dwarf_index_free(index);
@@ -367,7 +353,7 @@ void dwarf_index_free(struct dwarf_index *index)
 	if (!index)
 		return;
 	tdestroy(index->paths, free_path);
-	vec_for_each(unit, &index->units) {
+	vec_for_each (unit, &index->units) {
 		interval_map_deinit(&unit->map);
 		free(unit->functions.items);
 	}
@@ -381,7 +367,8 @@ bool dwarf_index_has_lines(const struct dwarf_index *index)
 	return index->lines && index->lines->d_size > 0;
 }
 
-/* --- one address -------------------------------------------------------------------------------- */
+/* --- one address --------------------------------------------------------------------------------
+ */
 
 /* Keeps libdw from decoding a line program that would take gigabytes. */
 static bool lines_are_decent(const struct dwarf_index *index, Dwarf_Die *unit)
@@ -393,8 +380,7 @@ static bool lines_are_decent(const struct dwarf_index *index, Dwarf_Die *unit)
 	if (!dwarf_index_has_lines(index) || !index->lines->d_buf ||
 	    !dwarf_attr(unit, DW_AT_stmt_list, &attr) || dwarf_formudata(&attr, &offset))
 		return false;
-	if (index->lines->d_size < sizeof(length) ||
-	    offset > index->lines->d_size - sizeof(length))
+	if (index->lines->d_size < sizeof(length) || offset > index->lines->d_size - sizeof(length))
 		return false;
 	memcpy(&length, (const uint8_t *)index->lines->d_buf + offset, sizeof(length));
 	/* 64-bit DWARF begins with ~0: it is there for sections over 4 GiB, and not decent here. */
@@ -407,7 +393,8 @@ static int compare_paths(const void *a, const void *b)
 
 	if (x->folder != y->folder)
 		return (uintptr_t)x->folder < (uintptr_t)y->folder ? -1 : 1;
-	return ((uintptr_t)x->file > (uintptr_t)y->file) - ((uintptr_t)x->file < (uintptr_t)y->file);
+	return ((uintptr_t)x->file > (uintptr_t)y->file) -
+	       ((uintptr_t)x->file < (uintptr_t)y->file);
 }
 
 /*
@@ -480,7 +467,8 @@ static void set_call_line(struct dwarf_index *index, Dwarf_Die *unit, Dwarf_Die 
 	if (!file)
 		return;
 	frame->file = full_path(index, unit, file);
-	if (!dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) && line <= INT32_MAX)
+	if (!dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) &&
+	    line <= INT32_MAX)
 		frame->line = (uint32_t)line;
 }
 

@@ -1,7 +1,8 @@
 /*
- * The DWARF of one image, by address. The units are sorted by their ranges once; a unit's functions and
- * inlined calls are indexed when an address in it is first asked for. That is what makes thousands of
- * lookups in a big C++ program a matter of a second: libdw's own search walks the unit's tree for each.
+ * The DWARF of one image, by address. The units are sorted by their ranges once; a unit's functions
+ * and inlined calls are indexed when an address in it is first asked for. That is what makes
+ * thousands of lookups in a big C++ program a matter of a second: libdw's own search walks the
+ * unit's tree for each.
  */
 #ifndef ALLOCTRACE_DWARF_INDEX_H
 #define ALLOCTRACE_DWARF_INDEX_H
@@ -11,10 +12,11 @@
 #include <elfutils/libdw.h>
 
 /* Per image. Over one of these, what has been indexed so far is used, and symbols for the rest. */
-#define DWARF_UNITS_MAX	 (1u << 20)
-#define DWARF_DIES_MAX	 (256u << 20) /* looked at: bounds time, about 20 s for all of them */
-#define DWARF_RANGES_MAX (32u << 20)  /* of units and functions: bounds memory, 56 bytes each at most */
-#define DWARF_DEPTH_MAX	 512	      /* of nested scopes; deeper ones belong to the one above */
+#define DWARF_UNITS_MAX (1u << 20)
+#define DWARF_DIES_MAX	(256u << 20) /* looked at: bounds time, about 20 s for all of them */
+#define DWARF_RANGES_MAX                                                                           \
+	(32u << 20)	    /* of units and functions: bounds memory, 56 bytes each at most */
+#define DWARF_DEPTH_MAX 512 /* of nested scopes; deeper ones belong to the one above */
 /* Of one unit's line program. libdw makes a row of about 80 bytes of at least one byte. */
 #define DWARF_LINE_BYTES_MAX (32u << 20)
 
@@ -22,11 +24,11 @@ struct dwarf_index;
 
 /* One level of an address. Strings are valid as long as the index and its Dwarf. */
 struct dwarf_frame {
-	const char *name;	  /* DW_AT_name; NULL: unknown, and on the only level: no function there */
-	const char *linkage_name; /* NULL: none */
-	const char *file;	  /* "" where unknown */
+	const char *name; /* DW_AT_name; NULL: unknown, and on the only level: no function there */
+	const char *linkage_name;  /* NULL: none */
+	const char *file;	   /* "" where unknown */
 	uint32_t line, start_line; /* 0: unknown */
-	bool physical;		  /* not inlined: the symbol tables may know it, too */
+	bool physical;		   /* not inlined: the symbol tables may know it, too */
 };
 
 /* dwarf and image (whose segments say what is code) must live as long as *out. 0 or -ENOMEM. */
@@ -34,8 +36,8 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index 
 void dwarf_index_free(struct dwarf_index *index);
 
 /*
- * The levels at a link-time address, innermost first, the physical function last, at most max. Their
- * number; 0: no unit holds the address; -ENOMEM.
+ * The levels at a link-time address, innermost first, the physical function last, at most max.
+ * Their number; 0: no unit holds the address; -ENOMEM.
  */
 int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
 		       size_t max);

@@ -1,7 +1,7 @@
 /*
  * A sweep over the addresses, with a heap of the intervals that have begun. The one on top is what
- * holds at the current address; those that have ended are dropped when they come to the top, so each
- * interval enters and leaves the heap once.
+ * holds at the current address; those that have ended are dropped when they come to the top, so
+ * each interval enters and leaves the heap once.
  */
 #include "symbol/interval_map.h"
 

@@ -1,6 +1,6 @@
 /*
- * Several names for one address are the rule in C libraries. Which one is shown is decided once, when
- * the table is made, by what a reader of nm would expect: see compare_names().
+ * Several names for one address are the rule in C libraries. Which one is shown is decided once,
+ * when the table is made, by what a reader of nm would expect: see compare_names().
  */
 #include "symbol/symbol_table.h"
 
@@ -132,7 +132,8 @@ static int collect(struct symbol_table *table, const struct image *image, const 
 	return image_for_each_function(from, add_symbol, &collector) == -ENOMEM ? -ENOMEM : 0;
 }
 
-/* --- which name wins ---------------------------------------------------------------------------- */
+/* --- which name wins ----------------------------------------------------------------------------
+ */
 
 static unsigned int leading_underscores(const char *name)
 {
@@ -146,8 +147,8 @@ static int binding_rank(uint8_t binding)
 
 /*
  * Positive where the name of x is the better one for the same address: exported before local, fewer
- * underscores (malloc, not __libc_malloc; write, which is weak, not __write), global before weak, short
- * before long; then any order, as long as it is always the same.
+ * underscores (malloc, not __libc_malloc; write, which is weak, not __write), global before weak,
+ * short before long; then any order, as long as it is always the same.
  */
 static int compare_names(const struct symbol_table *table, const struct symbol *x,
 			 const struct symbol *y)
@@ -213,7 +214,8 @@ static int build_map(struct symbol_table *table)
 	for (size_t i = 0; i < count; i++) {
 		const struct symbol *symbol = &table->symbols.items[i];
 
-		/* A size is a statement, its lack is not; of two that nest, the inner one begins later. */
+		/* A size is a statement, its lack is not; of two that nest, the inner one begins
+		 * later. */
 		intervals[i] = (struct interval){
 			.low = symbol->low,
 			.high = symbol->high,
@@ -224,7 +226,8 @@ static int build_map(struct symbol_table *table)
 	return interval_map_init(&table->map, intervals, count);
 }
 
-int symbol_table_new(const struct image *image, const struct image *debug, struct symbol_table **out)
+int symbol_table_new(const struct image *image, const struct image *debug,
+		     struct symbol_table **out)
 {
 	struct symbol_table *table = calloc(1, sizeof(*table));
 	int err;

@@ -13,10 +13,11 @@
 struct symbol_table;
 
 /*
- * image says where code lies; debug (may be NULL) has more symbols of the same code. Neither is kept.
- * 0 or -ENOMEM: broken tables give the symbols that could be read.
+ * image says where code lies; debug (may be NULL) has more symbols of the same code. Neither is
+ * kept. 0 or -ENOMEM: broken tables give the symbols that could be read.
  */
-int symbol_table_new(const struct image *image, const struct image *debug, struct symbol_table **out);
+int symbol_table_new(const struct image *image, const struct image *debug,
+		     struct symbol_table **out);
 void symbol_table_free(struct symbol_table *table);
 
 /* The name at a link-time address, valid as long as the table; NULL: none. */

@@ -61,7 +61,7 @@ void symbolizer_free(struct symbolizer *symbolizer)
 {
 	if (!symbolizer)
 		return;
-	vec_for_each(source, &symbolizer->sources) {
+	vec_for_each (source, &symbolizer->sources) {
 		source_deinit(source);
 	}
 	free(symbolizer->sources.items);
@@ -85,7 +85,8 @@ static int source_init(struct source *source, const struct image *image)
 }
 
 /* The source of an image, made on first use. Valid until the next call. */
-static int find_source(struct symbolizer *symbolizer, const struct image *image, struct source **out)
+static int find_source(struct symbolizer *symbolizer, const struct image *image,
+		       struct source **out)
 {
 	size_t low = 0, high = symbolizer->sources.count;
 	struct source source;
@@ -118,7 +119,8 @@ static int find_source(struct symbolizer *symbolizer, const struct image *image,
 	return 0;
 }
 
-static void set_names(const struct symbolizer *symbolizer, const char *raw, struct symbol_frame *frame)
+static void set_names(const struct symbolizer *symbolizer, const char *raw,
+		      struct symbol_frame *frame)
 {
 	frame->system_name = raw;
 	frame->name = raw;
@@ -152,7 +154,8 @@ int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image,
 		levels[0] = (struct dwarf_frame){.file = "", .physical = true};
 		count = 1;
 	}
-	/* A function unknown to DWARF, as those of assembler are: the symbol, with the line there may be. */
+	/* A function unknown to DWARF, as those of assembler are: the symbol, with the line there
+	 * may be. */
 	if (count == 1 && !levels[0].name && !symbol)
 		return 0;
 	for (int i = 0; i < count; i++) {
@@ -160,10 +163,11 @@ int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image,
 		const char *raw = level->linkage_name ? level->linkage_name : level->name;
 
 		/*
-		 * Methods of local classes and lambdas have a bare name only ("operator()"); the symbol
-		 * says whose.
+		 * Methods of local classes and lambdas have a bare name only ("operator()"); the
+		 * symbol says whose.
 		 */
-		if (level->physical && symbol && (!raw || (!level->linkage_name && is_mangled(symbol))))
+		if (level->physical && symbol &&
+		    (!raw || (!level->linkage_name && is_mangled(symbol))))
 			raw = symbol;
 		frames[i] = (struct symbol_frame){
 			.file = level->file,

@@ -1,6 +1,7 @@
 /*
  * Addresses of an image -> functions, files and lines, from the best source there is: DWARF (in the
- * image or in separate debug info), then the ELF symbol tables. Nothing here knows processes or BPF.
+ * image or in separate debug info), then the ELF symbol tables. Nothing here knows processes or
+ * BPF.
  */
 #ifndef ALLOCTRACE_SYMBOLIZER_H
 #define ALLOCTRACE_SYMBOLIZER_H
@@ -17,7 +18,8 @@ struct symbolizer_options {
 	bool no_demangle;
 };
 
-/* One level of an address: a function, and the line in it that is executed or that calls the level below. */
+/* One level of an address: a function, and the line in it that is executed or that calls the level
+ * below. */
 struct symbol_frame {
 	const char *name;	 /* demangled; valid until symbolizer_free() */
 	const char *system_name; /* as in the binary; the same as name where nothing was mangled */
@@ -37,10 +39,10 @@ int symbolizer_new(const struct symbolizer_options *options, struct symbolizer *
 void symbolizer_free(struct symbolizer *symbolizer);
 
 /*
- * The frames at link-time address vaddr of image, innermost inlined call first, the physical function
- * last, at most max. Returns their number (0: no function known there), or -ENOMEM. The caller passes
- * return address - 1 for callers, so that the line is the call's. Images are remembered by address:
- * image must live until symbolizer_free().
+ * The frames at link-time address vaddr of image, innermost inlined call first, the physical
+ * function last, at most max. Returns their number (0: no function known there), or -ENOMEM. The
+ * caller passes return address - 1 for callers, so that the line is the call's. Images are
+ * remembered by address: image must live until symbolizer_free().
  */
 int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
 		       struct symbol_frame *frames, size_t max);

@@ -21,7 +21,8 @@ static int become(const struct launch_user *user)
 	entry = getpwuid(user->uid);
 	if (entry ? initgroups(entry->pw_name, user->gid) : setgroups(0, NULL))
 		return -errno;
-	if (setresgid(user->gid, user->gid, user->gid) || setresuid(user->uid, user->uid, user->uid))
+	if (setresgid(user->gid, user->gid, user->gid) ||
+	    setresuid(user->uid, user->uid, user->uid))
 		return -errno;
 	return 0;
 }
@@ -84,8 +85,8 @@ static int run_until_ready(pid_t pid, int (*is_ready)(pid_t, void *), void *cont
 	return ready < 0 ? ready : ready ? 0 : -ETIME;
 }
 
-int launch_start(char *const argv[], const struct launch_user *user,
-		 int (*is_ready)(pid_t, void *), void *context, pid_t *out)
+int launch_start(char *const argv[], const struct launch_user *user, int (*is_ready)(pid_t, void *),
+		 void *context, pid_t *out)
 {
 	int ends[2], status, err = 0, exec_error = 0;
 	pid_t pid;
@@ -126,6 +127,11 @@ int launch_start(char *const argv[], const struct launch_user *user,
 	}
 	*out = pid;
 	return 0;
+}
+
+int launch_continue(pid_t pid, int (*is_done)(pid_t, void *), void *context)
+{
+	return run_until_ready(pid, is_done, context);
 }
 
 int launch_release(pid_t pid)

@@ -147,7 +147,7 @@ int process_open(pid_t pid, struct process **out)
 
 static void mappings_clear(struct process *process)
 {
-	vec_for_each(mapping, &process->mappings)
+	vec_for_each (mapping, &process->mappings)
 		free(mapping->path);
 	process->mappings.count = 0;
 }
@@ -158,7 +158,7 @@ void process_free(struct process *process)
 		return;
 	mappings_clear(process);
 	free(process->mappings.items);
-	vec_for_each(image, &process->images)
+	vec_for_each (image, &process->images)
 		image_free(*image);
 	free(process->images.items);
 	free(process->comm);
@@ -168,12 +168,14 @@ void process_free(struct process *process)
 	free(process);
 }
 
-/* --- the files behind the mappings -------------------------------------------------------------- */
+/* --- the files behind the mappings --------------------------------------------------------------
+ */
 
 /* By the path in the target's root: for a mapping that is not there any more. */
 static int open_by_path(pid_t pid, const char *path)
 {
-	/* A target's symlinks are followed inside its root only; a FIFO must not block, a device not act. */
+	/* A target's symlinks are followed inside its root only; a FIFO must not block, a device
+	 * not act. */
 	struct open_how how = {
 		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
@@ -223,7 +225,7 @@ static struct image *image_of(struct process *process, const struct mapping *map
 
 	if (!mapping->inode || mapping->path[0] != '/')
 		return NULL;
-	vec_for_each(known, &process->images) {
+	vec_for_each (known, &process->images) {
 		if ((*known)->inode == mapping->inode && strcmp((*known)->path, mapping->path) == 0)
 			return *known;
 	}
@@ -239,7 +241,8 @@ static struct image *image_of(struct process *process, const struct mapping *map
 	return image;
 }
 
-/* --- the mappings ------------------------------------------------------------------------------- */
+/* --- the mappings -------------------------------------------------------------------------------
+ */
 
 /* First mapping that ends after address. */
 static size_t lower_bound(const struct process *process, uint64_t address)
@@ -286,7 +289,8 @@ int process_add_mapping(struct process *process, const struct mapping *mapping)
 	return 0;
 }
 
-/* One line of maps: "start-end perms offset major:minor inode   path". False: not executable, or broken. */
+/* One line of maps: "start-end perms offset major:minor inode   path". False: not executable, or
+ * broken. */
 static bool parse_line(char *line, struct mapping *mapping)
 {
 	unsigned int major, minor;

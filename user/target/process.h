@@ -1,7 +1,7 @@
 /*
- * A process: who it is, what it has mapped executable, and the files behind that, held open from the
- * moment they are seen. Everything it says of itself (comm, paths) is hostile text: escape it before
- * printing.
+ * A process: who it is, what it has mapped executable, and the files behind that, held open from
+ * the moment they are seen. Everything it says of itself (comm, paths) is hostile text: escape it
+ * before printing.
  */
 #ifndef ALLOCTRACE_PROCESS_H
 #define ALLOCTRACE_PROCESS_H
@@ -21,14 +21,15 @@ struct mapping {
 	dev_t dev;
 	ino_t inode; /* 0: anonymous */
 	char *path;  /* owned; "", "[vdso]", a path of the target's root; may end in " (deleted)" */
-	struct image *image; /* borrowed from the process; NULL: not an ELF file, or not to be opened */
+	struct image
+		*image; /* borrowed from the process; NULL: not an ELF file, or not to be opened */
 };
 
 struct process {
 	pid_t pid;
-	int pidfd;	 /* owned; readable when the process has ended */
-	char *comm;	 /* owned */
-	char *exe;	 /* owned; "" where unreadable */
+	int pidfd;  /* owned; readable when the process has ended */
+	char *comm; /* owned */
+	char *exe;  /* owned; "" where unreadable */
 	bool ended;
 	struct {
 		struct mapping *items; /* executable ones; sorted by start, without overlaps */
@@ -42,22 +43,26 @@ struct process {
 };
 
 /*
- * Opens a process by pid (of a thread: its process) and reads its mappings. 0, -ESRCH (no such process),
- * -ECHILD (a zombie), -ENXIO (a kernel thread), -EACCES or -EPERM (may not look at it), -ENOMEM.
+ * Opens a process by pid (of a thread: its process) and reads its mappings. 0, -ESRCH (no such
+ * process), -ECHILD (a zombie), -ENXIO (a kernel thread), -EACCES or -EPERM (may not look at it),
+ * -ENOMEM.
  */
 int process_open(pid_t pid, struct process **out);
 void process_free(struct process *process);
 
 /*
- * Reads /proc/PID/maps again and adds what it has. What is not mapped any more stays, unless something
- * else is there now: stacks recorded earlier still lead into it. 0; -ESRCH: it has ended; or -errno.
+ * Reads /proc/PID/maps again and adds what it has. What is not mapped any more stays, unless
+ * something else is there now: stacks recorded earlier still lead into it. 0; -ESRCH: it has ended;
+ * or -errno.
  */
 int process_refresh(struct process *process);
 
-/* Adds one mapping that was reported; it replaces what it overlaps. path is copied. 0 or -ENOMEM. */
+/* Adds one mapping that was reported; it replaces what it overlaps. path is copied. 0 or -ENOMEM.
+ */
 int process_add_mapping(struct process *process, const struct mapping *mapping);
 
-/* The process executes another program: forgets mappings (images are kept), reads comm and exe anew. */
+/* The process executes another program: forgets mappings (images are kept), reads comm and exe
+ * anew. */
 void process_exec(struct process *process);
 
 /* The mapping that holds address, or NULL. */

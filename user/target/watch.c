@@ -20,8 +20,9 @@
 /* Data pages of a ring: a power of two. A mapping's record is some 150 bytes. */
 #define RING_PAGES 32
 
-/* perf_event_open(2): what sample_id_all appends to each record, in this order for these two bits. */
-#define SAMPLE_TYPE (PERF_SAMPLE_TID | PERF_SAMPLE_TIME)
+/* perf_event_open(2): what sample_id_all appends to each record, in this order for these two bits.
+ */
+#define SAMPLE_TYPE    (PERF_SAMPLE_TID | PERF_SAMPLE_TIME)
 #define SAMPLE_ID_SIZE (2 * sizeof(uint32_t) + sizeof(uint64_t))
 
 struct ring {
@@ -112,7 +113,7 @@ int watch_open(struct watch **out)
 
 static void events_clear(struct watch *watch)
 {
-	vec_for_each(event, &watch->events)
+	vec_for_each (event, &watch->events)
 		free(event->path);
 	watch->events.count = 0;
 }
@@ -269,7 +270,8 @@ int watch_read(struct watch *watch, const struct watch_event **events, size_t *c
 			return err;
 	}
 	if (watch->events.count)
-		qsort(watch->events.items, watch->events.count, sizeof(*watch->events.items), by_time);
+		qsort(watch->events.items, watch->events.count, sizeof(*watch->events.items),
+		      by_time);
 	*events = watch->events.items;
 	*count = watch->events.count;
 	return 0;

@@ -1,7 +1,7 @@
 /*
- * What happens to the processes of a host while they are traced: executable mappings, exec, fork. The
- * kernel's perf records tell it, one ring buffer per CPU: mappings are thus known even of a process that
- * is gone before anybody could read its /proc.
+ * What happens to the processes of a host while they are traced: executable mappings, exec, fork.
+ * The kernel's perf records tell it, one ring buffer per CPU: mappings are thus known even of a
+ * process that is gone before anybody could read its /proc.
  */
 #ifndef ALLOCTRACE_WATCH_H
 #define ALLOCTRACE_WATCH_H
@@ -33,11 +33,13 @@ struct watch;
 int watch_open(struct watch **out);
 void watch_free(struct watch *watch);
 
-/* Readable when there is much to read; a little may wait, so call watch_read() from time to time. */
+/* Readable when there is much to read; a little may wait, so call watch_read() from time to time.
+ */
 int watch_fd(const struct watch *watch);
 
 /*
- * All events since the last call, in order of time: *events is valid until the next call. 0 or -ENOMEM.
+ * All events since the last call, in order of time: *events is valid until the next call. 0 or
+ * -ENOMEM.
  */
 int watch_read(struct watch *watch, const struct watch_event **events, size_t *count);
 

@@ -1,6 +1,6 @@
 /*
- * Links: from the functions of an allocator to probes in the kernel, in one of three ways. libbpf 1.1
- * knows no uprobe_multi, so those links are made by bpf(2) itself.
+ * Links: from the functions of an allocator to probes in the kernel, in one of three ways.
+ * libbpf 1.1 knows no uprobe_multi, so those links are made by bpf(2) itself.
  */
 #include "tracer/internal.h"
 
@@ -42,7 +42,8 @@ static int link_create(struct uprobe_multi_attr *attr)
 	return fd < 0 ? -errno : fd;
 }
 
-/* --- which ways there are ----------------------------------------------------------------------- */
+/* --- which ways there are -----------------------------------------------------------------------
+ */
 
 static uint32_t attach_type(enum tracer_kind kind)
 {
@@ -62,15 +63,17 @@ bool attach_kind_exists(enum tracer_kind kind)
 	if (kind == TRACER_PERF)
 		return true;
 	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type(kind));
-	CLEANUP(cleanup_fd) int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_kind", "GPL", program,
-						   sizeof(program) / sizeof(*program), &options);
+	CLEANUP(cleanup_fd)
+	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_kind", "GPL", program,
+			       sizeof(program) / sizeof(*program), &options);
 	if (fd < 0)
 		return false;
 	struct uprobe_multi_attr attr = {
 		.prog_fd = (uint32_t)fd,
 		.attach_type = attach_type(kind),
-		/* A folder cannot be probed: a kernel that knows the type gets as far as saying that. */
-		.path = (uintptr_t)"/",
+		/* A folder cannot be probed: a kernel that knows the type gets as far as saying
+		   that. */
+		.path = (uintptr_t) "/",
 		.offsets = (uintptr_t)&offset,
 		.count = 1,
 	};
@@ -89,7 +92,8 @@ __attribute__((noinline)) static void *self_test_function(void *unused)
 	return unused;
 }
 
-/* File offset of an address in our own executable: its segment is in the first object of the list. */
+/* File offset of an address in our own executable: its segment is in the first object of the list.
+ */
 static int own_offset(struct dl_phdr_info *info, size_t size, void *context)
 {
 	uint64_t *offset = context, address = *offset - info->dlpi_addr;
@@ -118,7 +122,7 @@ int attach_sees_threads(struct tracer *tracer)
 	struct uprobe_multi_attr attr = {
 		.prog_fd = (uint32_t)bpf_program__fd(tracer->bpf->progs.count_hit),
 		.attach_type = ATTACH_UPROBE_MULTI,
-		.path = (uintptr_t)"/proc/self/exe",
+		.path = (uintptr_t) "/proc/self/exe",
 		.offsets = (uintptr_t)&offset,
 		.count = 1,
 		.pid = (uint32_t)getpid(),
@@ -132,13 +136,15 @@ int attach_sees_threads(struct tracer *tracer)
 	return tracer->bpf->bss->self_test_hits > 0;
 }
 
-/* --- programs ----------------------------------------------------------------------------------- */
+/* --- programs -----------------------------------------------------------------------------------
+ */
 
 struct shape_programs {
 	struct bpf_program *session, *entry, *ret;
 };
 
-static struct shape_programs programs_of(const struct alloctrace_bpf *bpf, enum allocator_shape shape)
+static struct shape_programs programs_of(const struct alloctrace_bpf *bpf,
+					 enum allocator_shape shape)
 {
 	switch (shape) {
 	case SHAPE_MALLOC:
@@ -168,7 +174,8 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 	uint32_t multi = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
 	struct bpf_program *program;
 
-	bpf_object__for_each_program(program, bpf->obj) {
+	bpf_object__for_each_program(program, bpf->obj)
+	{
 		if (bpf_program__type(program) == BPF_PROG_TYPE_KPROBE)
 			bpf_program__set_autoload(program, false);
 	}
@@ -193,7 +200,8 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 	}
 }
 
-/* --- links -------------------------------------------------------------------------------------- */
+/* --- links --------------------------------------------------------------------------------------
+ */
 
 /* The probe sites of an image that one program serves. */
 struct sites {
@@ -254,11 +262,12 @@ static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
 static int attach_program(struct tracer *tracer, const struct bpf_program *program,
 			  const struct sites *sites, bool at_return)
 {
-	return tracer->kind == TRACER_PERF ? attach_perf(tracer, program, sites, at_return) :
-					     attach_multi(tracer, program, sites, at_return);
+	return tracer->kind == TRACER_PERF ? attach_perf(tracer, program, sites, at_return)
+					   : attach_multi(tracer, program, sites, at_return);
 }
 
-static int attach_shape(struct tracer *tracer, enum allocator_shape shape, const struct sites *sites)
+static int attach_shape(struct tracer *tracer, enum allocator_shape shape,
+			const struct sites *sites)
 {
 	struct shape_programs programs = programs_of(tracer->bpf, shape);
 	int err;
@@ -268,8 +277,8 @@ static int attach_shape(struct tracer *tracer, enum allocator_shape shape, const
 	if (tracer->kind == TRACER_SESSION && programs.session)
 		return attach_program(tracer, programs.session, sites, false);
 	/*
-	 * The return first: a call whose entry is seen must have its return seen too. Of a call that is
-	 * under way when the return probe comes, nothing is pending.
+	 * The return first: a call whose entry is seen must have its return seen too. Of a call
+	 * that is under way when the return probe comes, nothing is pending.
 	 */
 	err = programs.ret ? attach_program(tracer, programs.ret, sites, true) : 0;
 	return err ? err : attach_program(tracer, programs.entry, sites, false);
@@ -283,10 +292,11 @@ static int add_nested(struct tracer *tracer, uint32_t slot, const struct allocat
 	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
-		for (size_t j = 0; function->shape != SHAPE_FREE && j < allocator->nested_return_count;
-		     j++) {
+		for (size_t j = 0;
+		     function->shape != SHAPE_FREE && j < allocator->nested_return_count; j++) {
 			struct nested_key key = {
-				.from_site = (int64_t)(allocator->nested_returns[j] - function->site),
+				.from_site =
+					(int64_t)(allocator->nested_returns[j] - function->site),
 				.target = slot,
 			};
 			int err = bpf_map__update_elem(tracer->bpf->maps.nested, &key, sizeof(key),
@@ -323,8 +333,8 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct
 	if (!offsets || !cookies)
 		err = -ENOMEM;
 	/*
-	 * SHAPE_FREE comes first, so that no allocation is recorded whose free would pass unseen (while a
-	 * recording runs, the flag that holds both back is already set).
+	 * SHAPE_FREE comes first, so that no allocation is recorded whose free would pass unseen
+	 * (while a recording runs, the flag that holds both back is already set).
 	 */
 	for (int i = SHAPE_COUNT - 1; i >= 0 && !err; i--) {
 		struct sites sites = {.offsets = offsets, .cookies = cookies, .tgid = tgid};

@@ -25,6 +25,7 @@ struct tracer {
 	struct alloctrace_bpf *bpf; /* owned */
 	struct tracer_options options;
 	enum tracer_kind kind;
+	struct ring_buffer *requests; /* owned */
 	struct tables tables;
 	/* Arrays of the kernel, mapped. `targets` is written here and by the kernel's programs. */
 	struct array_map targets, rows, pages, rules, mappings;
@@ -46,8 +47,8 @@ bool attach_kind_exists(enum tracer_kind kind);
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind);
 
 /*
- * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread fail
- * here. After load only. 1 yes, 0 no, -errno.
+ * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread
+ * fail here. After load only. 1 yes, 0 no, -errno.
  */
 int attach_sees_threads(struct tracer *tracer);
 

@@ -68,8 +68,8 @@ int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counter
 			counters[i] += states[cpu].counters[i];
 	}
 	/* While probes are in, what is pending may yet return. */
-	return tracer->links.count ? 0 :
-				     count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);
+	return tracer->links.count ? 0
+				   : count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);
 }
 
 /* All counts of a slot. */
@@ -143,7 +143,8 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 		      struct tracer_walks *walks, uint64_t *recorded, uint64_t *forgotten)
 {
 	struct count_entries entries = {0};
-	uint16_t epoch = (uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
+	uint16_t epoch =
+		(uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
 	struct read_stack stack = {0};
 	uint64_t key = 0;
 	int err = read_counts(tracer, slot, &entries);
@@ -168,7 +169,8 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 		*recorded += count->alloc_objects;
 		walks->samples[stack.end] += count->alloc_objects;
 		walks->unsure += stack.unsure ? count->alloc_objects : 0;
-		err = profile_add_bucket(profile, stack.site, count->alloc_objects, count->alloc_bytes,
+		err = profile_add_bucket(profile, stack.site, count->alloc_objects,
+					 count->alloc_bytes,
 					 count->alloc_objects - count->free_objects,
 					 count->alloc_bytes - count->free_bytes);
 	}

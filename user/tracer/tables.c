@@ -21,7 +21,7 @@ int tables_init(struct tables *tables, uint32_t slots)
 
 void tables_deinit(struct tables *tables)
 {
-	vec_for_each(image, &tables->images)
+	vec_for_each (image, &tables->images)
 		unwind_table_free(image->table);
 	free(tables->images.items);
 	for (uint32_t i = 0; tables->slices && i < tables->slice_count; i++)
@@ -33,11 +33,12 @@ void tables_deinit(struct tables *tables)
 	extents_deinit(&tables->free_mappings);
 }
 
-/* --- images ------------------------------------------------------------------------------------- */
+/* --- images -------------------------------------------------------------------------------------
+ */
 
 static struct tables_image *find_image(const struct tables *tables, const struct image *image)
 {
-	vec_for_each(known, &tables->images) {
+	vec_for_each (known, &tables->images) {
 		if (known->dev == image->dev && known->inode == image->inode &&
 		    known->size == image->size)
 			return known;
@@ -123,7 +124,8 @@ int tables_add_image(struct tables *tables, const struct image *image)
 	return 0;
 }
 
-/* --- arrays ------------------------------------------------------------------------------------- */
+/* --- arrays -------------------------------------------------------------------------------------
+ */
 
 static uint32_t clamp(uint64_t value)
 {
@@ -135,7 +137,7 @@ struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows
 {
 	uint64_t pairs = more_rows / 2, pages = MORE_PAGES;
 
-	vec_for_each(image, &tables->images) {
+	vec_for_each (image, &tables->images) {
 		pairs += image->table ? row_pairs_of(image->table) : 0;
 		pages += image->table ? image->table->page_count : 0;
 	}
@@ -146,8 +148,9 @@ struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows
 	};
 }
 
-int tables_place(struct tables *tables, const struct tables_sizes *sizes, struct unwind_row_pair *rows,
-		 struct unwind_page *pages, struct unwind_rule *rules, struct unwind_mapping *mappings)
+int tables_place(struct tables *tables, const struct tables_sizes *sizes,
+		 struct unwind_row_pair *rows, struct unwind_page *pages, struct unwind_rule *rules,
+		 struct unwind_mapping *mappings)
 {
 	tables->rows = rows;
 	tables->pages = pages;
@@ -157,7 +160,7 @@ int tables_place(struct tables *tables, const struct tables_sizes *sizes, struct
 	    extents_init(&tables->free_pages, sizes->pages) ||
 	    extents_init(&tables->free_mappings, sizes->mappings))
 		return -ENOMEM;
-	vec_for_each(image, &tables->images) {
+	vec_for_each (image, &tables->images) {
 		if (image->table)
 			place(tables, image);
 	}
@@ -168,13 +171,14 @@ size_t tables_used(const struct tables *tables)
 {
 	size_t bytes = 0;
 
-	vec_for_each(image, &tables->images)
+	vec_for_each (image, &tables->images)
 		bytes += image->row_pairs * sizeof(struct unwind_row_pair) +
 			 image->placed.page_count * sizeof(struct unwind_page);
 	return bytes;
 }
 
-/* --- slices ------------------------------------------------------------------------------------- */
+/* --- slices -------------------------------------------------------------------------------------
+ */
 
 /*
  * Memory with code, but not code that returns: a return probe's trampoline there stands for another
@@ -226,17 +230,19 @@ static struct unwind_mapping describe(struct tables *tables, struct tables_slice
 	return described;
 }
 
-int tables_update(struct tables *tables, uint32_t slot, const struct process *process, uint64_t *word)
+int tables_update(struct tables *tables, uint32_t slot, const struct process *process,
+		  uint64_t *word)
 {
 	struct tables_slice *old = &tables->slices[slot], slice = {0};
 	size_t count = process->mappings.count;
 	uint32_t written = 0;
 
-	vec_for_each(mapping, &process->mappings) {
+	vec_for_each (mapping, &process->mappings) {
 		if (mapping->image && tables_add_image(tables, mapping->image))
 			return -ENOMEM;
 	}
-	if (count > UINT32_MAX || extents_take(&tables->free_mappings, (uint32_t)count, &slice.first)) {
+	if (count > UINT32_MAX ||
+	    extents_take(&tables->free_mappings, (uint32_t)count, &slice.first)) {
 		tables->full++;
 		return 0;
 	}
@@ -246,9 +252,10 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 		extents_give(&tables->free_mappings, slice.first, slice.count);
 		return -ENOMEM;
 	}
-	vec_for_each(mapping, &process->mappings) {
+	vec_for_each (mapping, &process->mappings) {
 		if (passes_through(mapping))
-			tables->mappings[slice.first + written++] = describe(tables, &slice, mapping);
+			tables->mappings[slice.first + written++] =
+				describe(tables, &slice, mapping);
 	}
 	__atomic_store_n(word, (uint64_t)slice.first << 32 | written, __ATOMIC_RELEASE);
 	drop_slice(tables, old);

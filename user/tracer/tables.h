@@ -1,9 +1,10 @@
 /*
- * The unwind tables of a recording: one of each image however many processes map it, in the kernel's
- * arrays while a target maps it; and each target's mappings, as a slice that is replaced as a whole.
+ * The unwind tables of a recording: one of each image however many processes map it, in the
+ * kernel's arrays while a target maps it; and each target's mappings, as a slice that is replaced
+ * as a whole.
  *
- * Tables are built before the arrays exist, because their sizes decide those of the arrays; images that come
- * later go into the room that is left.
+ * Tables are built before the arrays exist, because their sizes decide those of the arrays; images
+ * that come later go into the room that is left.
  */
 #ifndef ALLOCTRACE_TABLES_H
 #define ALLOCTRACE_TABLES_H
@@ -61,8 +62,8 @@ int tables_init(struct tables *tables, uint32_t slots);
 void tables_deinit(struct tables *tables);
 
 /*
- * Builds an image's table where there is none yet. 0 (also where the image has nothing to build from: its
- * code is passed by frame pointers) or -ENOMEM.
+ * Builds an image's table where there is none yet. 0 (also where the image has nothing to build
+ * from: its code is passed by frame pointers) or -ENOMEM.
  */
 int tables_add_image(struct tables *tables, const struct image *image);
 
@@ -71,15 +72,17 @@ struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows
 				 uint32_t more_mappings);
 
 /* The arrays are there: moves everything in that was built. 0 or -ENOMEM. */
-int tables_place(struct tables *tables, const struct tables_sizes *sizes, struct unwind_row_pair *rows,
-		 struct unwind_page *pages, struct unwind_rule *rules, struct unwind_mapping *mappings);
+int tables_place(struct tables *tables, const struct tables_sizes *sizes,
+		 struct unwind_row_pair *rows, struct unwind_page *pages, struct unwind_rule *rules,
+		 struct unwind_mapping *mappings);
 
 /*
- * A target's mappings as they are now, in place of those it had; tables that no target uses any more are
- * given up. The new slice goes out through *word (struct target, mappings) as a single store. 0 or -ENOMEM;
- * what finds no room is counted in `full` and left out.
+ * A target's mappings as they are now, in place of those it had; tables that no target uses any
+ * more are given up. The new slice goes out through *word (struct target, mappings) as a single
+ * store. 0 or -ENOMEM; what finds no room is counted in `full` and left out.
  */
-int tables_update(struct tables *tables, uint32_t slot, const struct process *process, uint64_t *word);
+int tables_update(struct tables *tables, uint32_t slot, const struct process *process,
+		  uint64_t *word);
 
 /* Bytes of rows and page index in use. */
 size_t tables_used(const struct tables *tables);

@@ -28,8 +28,8 @@ static int print_libbpf(enum libbpf_print_level level, const char *format, va_li
 }
 
 /*
- * A target's mappings are replaced as a whole, so there is room for the old ones beside the new, and for
- * what may come by dlopen.
+ * A target's mappings are replaced as a whole, so there is room for the old ones beside the new,
+ * and for what may come by dlopen.
  */
 static uint32_t room_for_mappings(const struct tracer_options *options)
 {
@@ -85,8 +85,8 @@ static void unload(struct tracer *tracer)
 }
 
 /*
- * The first kind that works. uprobe_multi needs a look at what it does, not only at whether it is there:
- * up to 6.9 its pid filter let only the main thread's hits through.
+ * The first kind that works. uprobe_multi needs a look at what it does, not only at whether it is
+ * there: up to 6.9 its pid filter let only the main thread's hits through.
  */
 static int load_best(struct tracer *tracer, const struct tables_sizes *sizes)
 {
@@ -171,14 +171,25 @@ static int map_arrays(struct tracer *tracer)
 	return err;
 }
 
-static int attach_exec(struct tracer *tracer)
+/* The ring only wakes us: the flag that says which target it was is in struct target. */
+static int pass_request(void *context, void *data, size_t size)
+{
+	(void)context;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+static int open_events(struct tracer *tracer)
 {
 	struct bpf_link *link = bpf_program__attach(tracer->bpf->progs.target_exec);
 
 	if (!link)
 		return -errno;
 	tracer->bpf->links.target_exec = link; /* destroyed with the rest */
-	return 0;
+	tracer->requests =
+		ring_buffer__new(bpf_map__fd(tracer->bpf->maps.events), pass_request, NULL, NULL);
+	return tracer->requests ? 0 : -errno;
 }
 
 int tracer_new(const struct tracer_options *options, struct tracer **out)
@@ -203,8 +214,8 @@ int tracer_add_image(struct tracer *tracer, const struct image *image)
 
 int tracer_load(struct tracer *tracer)
 {
-	const struct tables_sizes sizes = tables_sizes(
-		&tracer->tables, tracer->options.more_rows, room_for_mappings(&tracer->options));
+	const struct tables_sizes sizes = tables_sizes(&tracer->tables, tracer->options.more_rows,
+						       room_for_mappings(&tracer->options));
 	int err;
 
 	libbpf_verbose = tracer->options.verbose;
@@ -217,7 +228,7 @@ int tracer_load(struct tracer *tracer)
 	if (!err)
 		err = tables_place(&tracer->tables, &sizes, tracer->rows.at, tracer->pages.at,
 				   tracer->rules.at, tracer->mappings.at);
-	return err ? err : attach_exec(tracer);
+	return err ? err : open_events(tracer);
 }
 
 void tracer_free(struct tracer *tracer)
@@ -226,6 +237,7 @@ void tracer_free(struct tracer *tracer)
 		return;
 	tracer_detach(tracer);
 	free(tracer->links.items);
+	ring_buffer__free(tracer->requests);
 	unmap_array(&tracer->targets);
 	unmap_array(&tracer->rows);
 	unmap_array(&tracer->pages);
@@ -257,6 +269,21 @@ int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *proce
 	uint64_t *word = (uint64_t *)&tracer_target(tracer, slot)->mappings;
 
 	return tables_update(&tracer->tables, slot, process, word);
+}
+
+int tracer_requests_fd(const struct tracer *tracer)
+{
+	return ring_buffer__epoll_fd(tracer->requests);
+}
+
+void tracer_read_requests(struct tracer *tracer)
+{
+	ring_buffer__consume(tracer->requests);
+}
+
+bool tracer_take_request(struct tracer *tracer, uint32_t slot)
+{
+	return __atomic_exchange_n(&tracer_target(tracer, slot)->remap, 0, __ATOMIC_ACQ_REL);
 }
 
 void tracer_tables(const struct tracer *tracer, struct tracer_tables *out)

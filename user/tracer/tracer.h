@@ -1,12 +1,12 @@
 /*
  * The kernel side from the outside: the only room that touches BPF.
  *
- * Stages: tracer_new(); tracer_add_image() for what the targets map, so that the kernel's arrays get the
- * right sizes; tracer_load() chooses a way of attaching by trying what the kernel has, loads the programs
- * and makes the maps; tracer_set_target() gives a process a slot, tracer_map() its mappings, which it may do
- * again whenever they change; tracer_attach() puts probes into its images, one by one, also while recording;
- * tracer_enable() starts and stops the recording of a slot, at once; tracer_detach() takes the probes out;
- * tracer_readback() may be called at any time.
+ * Stages: tracer_new(); tracer_add_image() for what the targets map, so that the kernel's arrays
+ * get the right sizes; tracer_load() chooses a way of attaching by trying what the kernel has,
+ * loads the programs and makes the maps; tracer_set_target() gives a process a slot, tracer_map()
+ * its mappings, which it may do again whenever they change; tracer_attach() puts probes into its
+ * images, one by one, also while recording; tracer_enable() starts and stops the recording of a
+ * slot, at once; tracer_detach() takes the probes out; tracer_readback() may be called at any time.
  */
 #ifndef ALLOCTRACE_TRACER_H
 #define ALLOCTRACE_TRACER_H
@@ -50,14 +50,14 @@ int tracer_new(const struct tracer_options *options, struct tracer **out);
 void tracer_free(struct tracer *tracer);
 
 /*
- * Builds the unwind table of an image that targets map: up to half a second for 100 MB of code. 0 or -ENOMEM; an
- * image that has nothing to build from is walked by frame pointers.
+ * Builds the unwind table of an image that targets map: up to half a second for 100 MB of code. 0
+ * or -ENOMEM; an image that has nothing to build from is walked by frame pointers.
  */
 int tracer_add_image(struct tracer *tracer, const struct image *image);
 
 /*
- * 0; -EPERM, -EACCES (not permitted); -EOPNOTSUPP (the kernel has no such way of attaching; or no BPF, no
- * uprobes at all); -ENOMEM; or libbpf's -errno.
+ * 0; -EPERM, -EACCES (not permitted); -EOPNOTSUPP (the kernel has no such way of attaching; or no
+ * BPF, no uprobes at all); -ENOMEM; or libbpf's -errno.
  */
 int tracer_load(struct tracer *tracer);
 
@@ -68,15 +68,26 @@ int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
 /* Tells the walk what a target has mapped, now. 0 or -ENOMEM. */
 int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process);
 
+/*
+ * Readable when a walk met code that its target's mappings do not tell: tracer_read_requests()
+ * takes that back; tracer_take_request() says whether this target asked, and lets it ask again.
+ * Whoever is asked reads the process's mappings again and calls tracer_map().
+ */
+int tracer_requests_fd(const struct tracer *tracer);
+void tracer_read_requests(struct tracer *tracer);
+bool tracer_take_request(struct tracer *tracer, uint32_t slot);
+
 /* The unwind tables as they are in the kernel. */
 struct tracer_tables {
 	size_t bytes;	/* of rows and their index */
 	uint32_t rules; /* of UNWIND_RULES_MAX */
-	uint64_t full;	/* images or lists of mappings that found no room: walked by frame pointers */
+	uint64_t
+		full; /* images or lists of mappings that found no room: walked by frame pointers */
 };
 void tracer_tables(const struct tracer *tracer, struct tracer_tables *out);
 
-/* 0; -ESRCH (the process has ended); or -errno of the kernel. Nothing stays attached after a failure. */
+/* 0; -ESRCH (the process has ended); or -errno of the kernel. Nothing stays attached after a
+ * failure. */
 int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
 		  const struct allocator *allocator);
 
@@ -99,8 +110,8 @@ struct tracer_walks {
 };
 
 /*
- * Adds sites, buckets and counters of a slot to a profile that has its mappings; sets info.calls, frees,
- * sampled, recorded. 0 or -errno.
+ * Adds sites, buckets and counters of a slot to a profile that has its mappings; sets info.calls,
+ * frees, sampled, recorded. 0 or -errno.
  */
 int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *profile,
 		    struct tracer_walks *walks);

@@ -18,7 +18,8 @@ struct extents {
 int extents_init(struct extents *extents, uint32_t size);
 void extents_deinit(struct extents *extents);
 
-/* 0 with *first; -ENOSPC where no free extent is large enough. count 0 needs no room and gets first 0. */
+/* 0 with *first; -ENOSPC where no free extent is large enough. count 0 needs no room and gets first
+ * 0. */
 int extents_take(struct extents *extents, uint32_t count, uint32_t *first);
 
 /* Gives back what extents_take() gave. 0; -ENOMEM: it stays taken. */

@@ -11,6 +11,8 @@ struct fred_cs;
 
 struct fred_ss;
 
+struct mm_struct;
+
 struct pt_regs;
 
 struct return_instance;
@@ -149,7 +151,12 @@ typedef __kernel_ulong_t __kernel_size_t;
 typedef __kernel_size_t size_t;
 
 struct task_struct {
+	struct mm_struct *mm;
 	struct uprobe_task *utask;
+};
+
+struct mm_struct {
+		long unsigned int start_stack;
 };
 
 struct uprobe_task {
