@@ -41,6 +41,10 @@ USER_OBJECTS := $(USER_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/profile.pb-c.o
 UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
 UNIT_TESTS   := $(UNIT_SOURCES:tests/unit/%.c=$(BUILD)/tests/%)
 
+# make V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)')
+
 .PHONY: all
 all: $(BIN)
 
@@ -74,19 +78,23 @@ setup:
 # --- the kernel side -----------------------------------------------------------------------------
 
 $(BUILD)/alloctrace.bpf.o: $(BPF_SOURCES) $(BPF_HEADERS) | $(BUILD)/.prerequisites
-	$(CLANG) -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
+	$(call say,BPF,$@)
+	$(Q)$(CLANG) -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
 		-Wno-unused-parameter -Iinclude -Ivmlinux/$(ARCH) -c $< -o $@
 
 $(BUILD)/alloctrace.skel.h: $(BUILD)/alloctrace.bpf.o
-	$(BPFTOOL) gen skeleton $< name alloctrace_bpf > $@.tmp && mv $@.tmp $@
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name alloctrace_bpf > $@.tmp && mv $@.tmp $@
 
 # --- the user side -------------------------------------------------------------------------------
 
 $(BUILD)/profile.pb-c.c $(BUILD)/profile.pb-c.h &: user/output/profile.proto | $(BUILD)/.prerequisites
-	$(PROTOC_C) --proto_path=user/output --c_out=$(BUILD) profile.proto
+	$(call say,PROTOC,$@)
+	$(Q)$(PROTOC_C) --proto_path=user/output --c_out=$(BUILD) profile.proto
 
 $(BUILD)/profile.pb-c.o: $(BUILD)/profile.pb-c.c
-	$(CC) $(CPPFLAGS) -std=gnu11 $(SAN_FLAGS) $(CFLAGS) -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 $(SAN_FLAGS) $(CFLAGS) -c $< -o $@
 
 # Generated headers have to be there before the first compilation finds out who includes them.
 $(filter $(BUILD)/user/tracer/%,$(USER_OBJECTS)): | $(BUILD)/alloctrace.skel.h
@@ -94,19 +102,23 @@ $(filter $(BUILD)/user/output/%,$(USER_OBJECTS)): | $(BUILD)/profile.pb-c.h
 
 $(BUILD)/user/%.o: user/%.c | $(BUILD)/.prerequisites
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/liballoctrace.a: $(USER_OBJECTS)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN): $(BUILD)/user/main.o $(BUILD)/liballoctrace.a
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
 # --- tests ---------------------------------------------------------------------------------------
 
 $(BUILD)/tests/test_%: tests/unit/test_%.c $(BUILD)/liballoctrace.a
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a -lcmocka $(LIBS) -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a -lcmocka $(LIBS) -o $@
 
 .PHONY: unit-tests targets
 unit-tests: $(UNIT_TESTS)
@@ -122,6 +134,20 @@ check: setup
 .PHONY: run-tests
 run-tests: $(BIN) unit-tests targets
 	@/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN)
+
+# Other kernels, in virtual machines: minutes, and downloads.
+.PHONY: check-vm
+check-vm: setup
+	@$(MAKE) --no-print-directory $(BIN) targets
+	@tests/vm/run.sh $(BUILD) $(BIN)
+
+# An image's unwind table beside what readelf says of it.
+$(BUILD)/unwind_dump: tools/unwind_dump.c $(BUILD)/liballoctrace.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a $(LIBS) -o $@
+
+.PHONY: tools
+tools: $(BUILD)/unwind_dump
 
 .PHONY: demo
 demo: setup

@@ -49,9 +49,8 @@
 #define UNWIND_PAGE_SIZE    (1 << UNWIND_PAGE_SHIFT)
 #define UNWIND_SEARCH_STEPS 16 /* log2 of the most rows of a page: one per byte */
 #define UNWIND_RULES_MAX    4096
-#define UNWIND_PAGES_MAX                                                                           \
-	65536 /* of an image: 4 GiB of addresses, from its first executable one                    \
-	       */
+/* Of an image, from its first executable one: 2 GiB, as far as code can call. */
+#define UNWIND_PAGES_MAX 32768
 
 struct unwind_row {
 	__u16 pc_low;

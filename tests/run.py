@@ -73,10 +73,10 @@ class Results:
             print("failed:")
             for name in self.failed:
                 print(f"  {name}")
-        if not self.passed and not self.failed and not self.skipped:
+        if not self.passed and not self.failed:
             print("no test ran")
         print(f"{self.passed} passed, {len(self.failed)} failed, {self.skipped} skipped", flush=True)
-        return 1 if self.failed or not (self.passed or self.skipped) else 0
+        return 1 if self.failed or not self.passed else 0
 
 
 def kill_group(pid):
@@ -140,6 +140,8 @@ def parse_tap(output):
             outcome = "skip" if result.group(3) else "ok" if result.group(1) == "ok" else "fail"
             results.append([result.group(4), outcome, "" if outcome == "skip" else "\n".join(before)])
             before = []
+        elif line.startswith("# not ok - "):
+            pass  # the group: its tests tell
         elif line.startswith("#") and results:
             if results[-1][1] == "fail":
                 results[-1][2] += "\n" + line
@@ -247,6 +249,10 @@ class ChildResult(unittest.TestResult):
         self.outcome = "ok"
 
     def send(self, **message):
+        # How much has been printed, so that the parent, who reads this later, can tell whose it is.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        message["printed"] = os.lseek(sys.stdout.fileno(), 0, os.SEEK_CUR)
         self.pipe.write(json.dumps(message) + "\n")
         self.pipe.flush()
 
@@ -297,6 +303,11 @@ def run_e2e_child(path, pipe, wanted):
         unittest.TestSuite(tests).run(ChildResult(file))
 
 
+def printed(output, start, end=1 << 20):
+    """What stands in a file between two positions; not all of it if it is much too much."""
+    return os.pread(output.fileno(), min(max(0, end - start), 1 << 20), start).decode(errors="replace")
+
+
 class E2eRun:
     """In the parent: one child after the other, until every test of the file has an outcome."""
 
@@ -341,15 +352,15 @@ class E2eRun:
                 os.close(reading)
 
     def follow(self, child, pipe, output):
-        self.output_seen = 0
         current = None
+        first = 0  # where what the current test prints begins
         started = time.monotonic()
         deadline = started + E2E_LIMIT
         pending = b""
         while True:
             readable, _, _ = select.select([pipe], [], [], max(0, deadline - time.monotonic()))
             if not readable:
-                self.interrupted(current, output, "ran into the time limit", started)
+                self.interrupted(current, "ran into the time limit", printed(output, first), started)
                 return
             chunk = os.read(pipe, 65536)
             if not chunk:
@@ -358,37 +369,34 @@ class E2eRun:
             for message in map(json.loads, lines):
                 if "start" in message:
                     current = message["start"]
+                    first = message["printed"]
                     started = time.monotonic()
                     deadline = started + message["limit"]
                 elif "end" in message:
                     seconds = time.monotonic() - started
-                    printed = self.printed(output)
                     detail = message["detail"]
-                    if message["outcome"] != "skip" and printed:
-                        detail += "\n--- printed:\n" + printed
+                    text = printed(output, first, message["printed"])
+                    if message["outcome"] != "skip" and text:
+                        detail += "\n--- printed:\n" + text
                     self.finish(message["end"], message["outcome"], detail, seconds)
                     current = None
                     deadline = time.monotonic() + E2E_LIMIT
                 else:
                     self.fixture(message)
+        # It has closed the pipe, so it is at its end, or has been killed.
         try:
             child.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            pass
+            kill_group(child.pid)
+            child.wait()
         if current or child.returncode:
-            self.interrupted(current, output, f"the test's process: {describe(child.returncode)}", started)
+            why = f"the test's process: {describe(child.returncode)}"
+            self.interrupted(current, why, printed(output, first), started)
 
-    def printed(self, output):
-        """What was printed since the last time."""
-        text = os.pread(output.fileno(), 1 << 20, self.output_seen)
-        self.output_seen += len(text)
-        return text.decode(errors="replace")
-
-    def interrupted(self, current, output, why, started):
+    def interrupted(self, current, why, text, started):
         culprit = current or (self.left[0] if self.left else None)
         if culprit:
-            detail = f"{why}\n{self.printed(output)}"
-            self.finish(culprit, "fail", detail, time.monotonic() - started)
+            self.finish(culprit, "fail", f"{why}\n{text}", time.monotonic() - started)
 
     def fixture(self, message):
         """setUpClass (test_x.Class) or setUpModule (test_x) failed or skips: so do its tests."""
@@ -399,10 +407,18 @@ class E2eRun:
 
 
 def run_e2e_tests(build, alloctrace, results):
+    # What a killed test leaves behind goes with the folder.
+    with tempfile.TemporaryDirectory(prefix="alloctrace-tests.") as folder:
+        os.chmod(folder, 0o755)  # some tests run programs as somebody else
+        run_e2e_files(build, alloctrace, folder, results)
+
+
+def run_e2e_files(build, alloctrace, folder, results):
     environment = dict(
         os.environ,
         ALLOCTRACE=os.path.abspath(alloctrace),
         ALLOCTRACE_TARGETS=os.path.join(os.path.abspath(build), "targets"),
+        TMPDIR=folder,
         PYTHONDONTWRITEBYTECODE="1",
     )
     sys.dont_write_bytecode = True

@@ -101,7 +101,7 @@ static int add_pids(struct settings *settings, const char *list)
 
 		if (!parse_number(item, 1, INT_MAX, &pid))
 			usage_error("not a process id: '%s'", item);
-		vec_for_each (other, &settings->pids)
+		vec_for_each(other, &settings->pids)
 			known |= *other == (pid_t)pid;
 		if (!known && vec_push(&settings->pids, (pid_t)pid))
 			exit(EXIT_OTHER);
@@ -243,7 +243,9 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 		.log_level = LOG_NORMAL,
 		.attach = TRACER_AUTO,
 	};
+	settings->command_line = join(argc, argv);
 	argp_err_exit_status = EXIT_USAGE;
+	argv[0] = (char *)"alloctrace"; /* getopt's messages begin like ours */
 	err = argp_parse(&argp, argc, argv, ARGP_IN_ORDER | ARGP_NO_HELP, NULL, settings);
 	*exit_code = EXIT_USAGE;
 	if (err) {
@@ -259,7 +261,6 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 		return false;
 	}
 	find_owner(&settings->owner);
-	settings->command_line = join(argc, argv);
 	*exit_code = EXIT_OTHER;
 	return settings->command_line != NULL;
 }

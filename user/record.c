@@ -82,7 +82,7 @@ static int add_target(struct recording *recording, struct process *process, int6
 
 static int open_targets(struct recording *recording)
 {
-	vec_for_each (pid, &recording->settings->pids) {
+	vec_for_each(pid, &recording->settings->pids) {
 		struct process *process;
 		int64_t time = now(CLOCK_MONOTONIC);
 		int err = process_open(*pid, &process);
@@ -157,18 +157,39 @@ static void remap(struct recording *recording, struct target_record *target)
 /* --- a command ----------------------------------------------------------------------------------
  */
 
+/* The dynamic loader, which is mapped beside a dynamic executable from the start; NULL: it is
+ * static. */
+static const struct image *find_loader(const struct process *process)
+{
+	vec_for_each(image, &process->images) {
+		if ((*image)->path[0] == '/' && strcmp((*image)->path, process->exe) != 0)
+			return *image;
+	}
+	return NULL;
+}
+
 /*
- * Called with the command held at each of its first system calls. Ready is when an allocator is
- * mapped beside the executable (that comes with the libc), or when the executable is static: it
- * came alone.
+ * Has the loader done its work? Its own system calls come from its own code; the first from
+ * elsewhere is a constructor's or main's. Before that, all libraries of the executable are mapped.
  */
-static int command_is_ready(pid_t pid, void *context)
+static bool is_loaded(const struct recording *recording, uint64_t pc)
+{
+	const struct process *process = recording->targets.items[0].process;
+	const struct mapping *mapping = pc ? process_find(process, pc) : NULL;
+
+	return mapping && mapping->image != recording->loader;
+}
+
+/*
+ * Asked while the command is started. It is held as soon as an allocator is mapped, before anything
+ * could call it: with the libc, or at once if the executable is static.
+ */
+static int hold_for_allocator(pid_t pid, uint64_t pc, void *context)
 {
 	struct recording *recording = context;
 	struct target_record *target;
 	struct process *process;
 	int64_t time = now(CLOCK_MONOTONIC);
-	size_t before;
 	int err;
 
 	if (!recording->targets.count) {
@@ -180,44 +201,45 @@ static int command_is_ready(pid_t pid, void *context)
 			process_free(process);
 			return err;
 		}
+		recording->loader = find_loader(process);
 	}
 	target = &recording->targets.items[0];
 	err = process_refresh(target->process);
+	if (!err)
+		err = find_allocators(target);
 	if (err)
 		return err;
-	before = target->images.count;
-	err = find_allocators(target);
-	if (err)
-		return err;
-	for (size_t i = before; i < target->images.count; i++) {
-		const struct probed_image *item = &target->images.items[i];
-
+	vec_for_each(item, &target->images) {
+		/* The executable's own is there from the start: wait for what the loader brings. */
 		if (item->allocator && strcmp(item->image->path, target->process->exe) != 0)
 			return 1;
 	}
-	return target->process->images.count == 1;
+	return !recording->loader || is_loaded(recording, pc);
 }
 
 /*
- * Called with the command held at each system call after the probes are in. Its libraries are all
- * mapped before the first allocation, which asks the kernel for memory: up to there the walk has to
- * be told of each.
+ * Asked after the probes are in: the walk has to be told of the libraries that come after the libc,
+ * up to the first code that may allocate. musl's loader is its libc: there, what is not known is
+ * asked for later.
  */
-static int command_has_allocated(pid_t pid, void *context)
+static int hold_when_loaded(pid_t pid, uint64_t pc, void *context)
 {
 	struct recording *recording = context;
 	struct target_record *target = &recording->targets.items[0];
-	uint64_t counters[COUNTER_COUNT];
 	size_t before = target->process->mappings.count;
-	int err = process_refresh(target->process);
+	int err;
 
 	(void)pid;
-	if (err)
-		return err;
-	if (target->process->mappings.count != before)
+	if (!recording->loader || is_loaded(recording, pc))
+		return 1;
+	vec_for_each(item, &target->images) {
+		if (item->allocator && item->image == recording->loader)
+			return 1;
+	}
+	err = process_refresh(target->process);
+	if (!err && target->process->mappings.count != before)
 		remap(recording, target);
-	err = tracer_counters(recording->tracer, target->slot, counters);
-	return err ? err : counters[COUNT_CALLS] > target->calls_before;
+	return err;
 }
 
 static int start_command(struct recording *recording, pid_t *pid)
@@ -228,17 +250,15 @@ static int start_command(struct recording *recording, pid_t *pid)
 		.uid = settings->owner.uid,
 		.gid = settings->owner.gid,
 	};
-	int err = launch_start(settings->command, &user, command_is_ready, recording, pid);
+	int err = launch_start(settings->command, &user, hold_for_allocator, recording, pid);
 
 	if (!err)
 		return EXIT_OK;
 	if (err == -ECHILD)
 		log_error("the command ended before it had an allocator");
-	else if (err == -ETIME)
-		log_error("no allocator found in the command");
 	else
 		log_error("cannot start '%s': %s", settings->command[0], strerror(-err));
-	return err == -ECHILD || err == -ETIME ? EXIT_NOTHING : EXIT_NOT_RUN;
+	return err == -ECHILD ? EXIT_NOTHING : EXIT_NOT_RUN;
 }
 
 /* --- the tracer ---------------------------------------------------------------------------------
@@ -265,6 +285,9 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 			log_error("this kernel has no '%s' probes that see every thread",
 				  tracer_kind_names[wanted]);
 		return EXIT_KERNEL;
+	case -ENODATA:
+		log_error("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)");
+		return EXIT_KERNEL;
 	case -ENOSYS:
 	case -EINVAL:
 	case -ENOENT:
@@ -282,8 +305,8 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 /* Everything that the targets map has its unwind table before the first probe opens. */
 static int read_images(struct recording *recording)
 {
-	vec_for_each (target, &recording->targets) {
-		vec_for_each (image, &target->process->images) {
+	vec_for_each(target, &recording->targets) {
+		vec_for_each(image, &target->process->images) {
 			log_progress("reading unwind tables, process %d: %zu of %zu files",
 				     target->process->pid,
 				     (size_t)(image - target->process->images.items),
@@ -312,7 +335,7 @@ static int open_tracer(struct recording *recording)
 	struct tracer_tables tables;
 	int err;
 
-	vec_for_each (target, &recording->targets)
+	vec_for_each(target, &recording->targets)
 		options.mappings += (uint32_t)target->process->mappings.count;
 	err = tracer_new(&options, &recording->tracer);
 	if (!err)
@@ -362,7 +385,7 @@ static void start_recording(struct recording *recording)
 {
 	uint64_t counters[COUNTER_COUNT];
 
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		target->rss_start = process_rss(target->process);
 		if (!tracer_counters(recording->tracer, target->slot, counters)) {
 			target->calls_before = counters[COUNT_CALLS];
@@ -371,13 +394,13 @@ static void start_recording(struct recording *recording)
 	}
 	recording->started_realtime = now(CLOCK_REALTIME);
 	recording->started = now(CLOCK_MONOTONIC);
-	vec_for_each (target, &recording->targets)
+	vec_for_each(target, &recording->targets)
 		tracer_enable(recording->tracer, target->slot, true);
 }
 
 static void stop_recording(struct recording *recording)
 {
-	vec_for_each (target, &recording->targets)
+	vec_for_each(target, &recording->targets)
 		tracer_enable(recording->tracer, target->slot, false);
 	recording->ended = now(CLOCK_MONOTONIC);
 	tracer_detach(recording->tracer);
@@ -424,7 +447,7 @@ static void follow(struct recording *recording, struct watch *watch)
 	if (watch_read(watch, &events, &count))
 		return;
 	tracer_read_requests(recording->tracer);
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		bool changed = false;
 
 		for (size_t i = 0; i < count; i++) {
@@ -443,7 +466,7 @@ static void follow(struct recording *recording, struct watch *watch)
 
 static void read_rss(struct recording *recording)
 {
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		uint64_t rss = target->ended_at ? 0 : process_rss(target->process);
 
 		if (rss)
@@ -457,7 +480,7 @@ static void show_progress(const struct recording *recording)
 	char elapsed[UNITS_TEXT_MAX], calls_text[UNITS_TEXT_MAX], samples_text[UNITS_TEXT_MAX],
 		rss_text[UNITS_TEXT_MAX];
 
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		uint64_t counters[COUNTER_COUNT];
 
 		if (tracer_counters(recording->tracer, target->slot, counters))
@@ -565,15 +588,15 @@ static int start(struct recording *recording, pid_t *command)
 {
 	int code = report_prepare(recording);
 
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		if (code == EXIT_OK)
 			code = prepare_target(recording, target);
 	}
 	if (code != EXIT_OK)
 		return code;
 	start_recording(recording);
-	if (*command && (launch_continue(*command, command_has_allocated, recording) ||
-			 launch_release(*command))) {
+	if (*command &&
+	    (launch_continue(*command, hold_when_loaded, recording) || launch_release(*command))) {
 		log_error("the command ended before it was recorded");
 		return EXIT_NO_PROCESS;
 	}
@@ -604,7 +627,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	log_verbose("detached");
 	give_up_on_signal(signals);
 	follow(recording, watch);
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		int target_code;
 
 		process_refresh(target->process);
@@ -618,8 +641,8 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
-	vec_for_each (target, &recording->targets) {
-		vec_for_each (item, &target->images)
+	vec_for_each(target, &recording->targets) {
+		vec_for_each(item, &target->images)
 			allocator_free(item->allocator);
 		free(target->images.items);
 		free(target->output);

@@ -42,6 +42,7 @@ struct recording {
 		struct target_record *items;
 		size_t count, capacity;
 	} targets;
+	const struct image *loader; /* of the command, borrowed from its process; NULL: static */
 	int64_t started_realtime, started, ended; /* ns */
 	const char *end_reason;
 };

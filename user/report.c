@@ -76,7 +76,7 @@ int report_prepare(struct recording *recording)
 		}
 		return EXIT_OK;
 	}
-	vec_for_each (target, &recording->targets) {
+	vec_for_each(target, &recording->targets) {
 		if (code == EXIT_OK)
 			code = prepare_output(recording, target);
 	}
@@ -104,7 +104,7 @@ static int add_mappings(struct profile *profile, const struct process *process)
 	int err = 0;
 
 	for (int main_only = 1; main_only >= 0; main_only--) {
-		vec_for_each (mapping, &process->mappings) {
+		vec_for_each(mapping, &process->mappings) {
 			char build_id[2 * IMAGE_BUILD_ID_MAX + 1];
 			bool is_main = *mapping->path && strcmp(mapping->path, process->exe) == 0;
 
@@ -123,7 +123,7 @@ static int add_probes(struct profile *profile, const struct target_record *targe
 {
 	int err = 0;
 
-	vec_for_each (item, &target->images) {
+	vec_for_each(item, &target->images) {
 		CLEANUP(cleanup_free) char *functions = NULL;
 		size_t size;
 		FILE *to;
@@ -288,7 +288,7 @@ static int name_location(struct profile *profile, struct symbolizer *symbolizer,
 static void flag_mappings(struct profile *profile, struct symbolizer *symbolizer,
 			  const struct process *process)
 {
-	vec_for_each (flagged, &profile->mappings) {
+	vec_for_each(flagged, &profile->mappings) {
 		const struct mapping *mapping = process_find(process, flagged->start);
 		struct symbol_source source;
 

@@ -224,6 +224,18 @@ class Case(unittest.TestCase):
         result.path = output
         return Profile.read(output), returned, result
 
+    shared = {}
+
+    def shared_recording(self, *arguments):
+        """record() of a ledger at -s 1, made once for all the tests of a file that only look at it."""
+        if arguments not in Case.shared:
+            recorded = self.record(self.target("ledger", *arguments), "-s", "1")
+            folder = tempfile.mkdtemp(prefix="alloctrace-test.")
+            unittest.addModuleCleanup(shutil.rmtree, folder, ignore_errors=True)
+            recorded[2].path = shutil.copy(recorded[2].path, folder)
+            Case.shared[arguments] = recorded
+        return Case.shared[arguments]
+
     def assert_one_line(self, result):
         """One clear line on stderr, nothing else."""
         self.assertRegex(result.stderr, r"\Aalloctrace: [^\n]+\n\Z", result.text)

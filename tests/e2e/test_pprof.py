@@ -18,8 +18,7 @@ TYPES = ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"]
 class Pprof(Case):
     def setUp(self):
         super().setUp()
-        target = self.target("ledger", "--rounds", "20")
-        self.profile, self.books, result = self.record(target, "-s", "1")
+        self.profile, self.books, result = self.shared_recording("--rounds", "20")
         self.file = result.path
 
     def run_pprof(self, *arguments):
@@ -159,8 +158,7 @@ class Pprof(Case):
             self.assertIn(tag, text)
 
     def test_base_leaves_the_difference(self):
-        target = self.target("ledger", "--rounds", "50")
-        later, _, result = self.record(target, "-s", "1")
+        later, _, result = self.shared_recording("--rounds", "50", "--seed", "5")
         rows, _ = self.top("-sample_index=alloc_space", f"-base={self.file}", result.path)
         for site in ("malloc", "calloc", "realloc_grow"):
             expected = later.sites()[site][1] - self.profile.sites()[site][1]
@@ -172,8 +170,7 @@ class Pprof(Case):
         self.assertEqual(total, 0)
 
     def test_merged_profiles_add_up(self):
-        target = self.target("ledger", "--rounds", "20", "--seed", "5")
-        other, _, result = self.record(target, "-s", "1")
+        other, _, result = self.shared_recording("--rounds", "50", "--seed", "5")
         rows, total = self.top("-sample_index=alloc_objects", self.file, result.path)
         self.assertEqual(total, self.profile.totals()[0] + other.totals()[0])
         self.assertEqual(

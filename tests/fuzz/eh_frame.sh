@@ -12,22 +12,21 @@ mkdir -p "$build/eh_frame.corpus"
 # The library's own sources that it needs, instrumented too.
 clang -g -O1 -D_GNU_SOURCE -Iuser -Iinclude -std=gnu11 -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=undefined tests/fuzz/fuzz_eh_frame.c user/binary/cfi.c \
-	user/binary/eh_frame.c user/binary/call_sites.c user/binary/unwind_table.c \
-	user/binary/image.c user/binary/symtab.c -lelf -ldw -lz -o "$build/fuzz_eh_frame"
+	user/binary/eh_frame.c user/binary/eh_frame_open.c user/binary/call_sites.c \
+	user/binary/unwind_table.c user/binary/image.c user/binary/symtab.c \
+	-lelf -ldw -lz -o "$build/fuzz_eh_frame"
 
 # seed NAME FLAGS FILE SECTION: flags, the section's address (little-endian), its bytes.
 seed() {
-	out=$build/eh_frame.corpus/$1
-	address=$(readelf -SW "$3" | sed 's/^ *\[ *[0-9]*\] *//' | awk -v s="$4" '$1 == s {print $3}')
-	[ -n "$address" ] || return 0
-	objcopy -O binary --only-section="$4" --set-section-flags "$4=alloc" "$3" "$build/bytes" \
-		2>/dev/null || return 0
+	set -- "$@" $(readelf -SW "$3" | sed 's/^ *\[ *[0-9]*\] *//' | awk -v s="$4" '$1 == s')
+	[ $# -ge 9 ] || return 0
+	# $5 name, $6 type, $7 address, $8 offset, $9 size
 	{
 		printf "\\$(printf %03o "$2")"
-		echo "$address" | sed 's/../& /g' | awk '{for (i = 8; i > 0; i--) print $i}' |
+		echo "$7" | sed 's/../& /g' | awk '{for (i = 8; i > 0; i--) print $i}' |
 			while read -r byte; do printf "\\$(printf %03o "0x$byte")"; done
-		head -c 6000 "$build/bytes"
-	} >"$out"
+		tail -c +$((0x$8 + 1)) "$3" | head -c $((0x$9)) | head -c 6000
+	} >"$build/eh_frame.corpus/$1"
 }
 
 n=0

@@ -121,8 +121,8 @@ static inline uint64_t noise(uint64_t *seed)
 }
 
 /*
- * Writes `broken`, a damaged copy of the bytes: of every four, one is cut off somewhere, one has its
- * headers hit, two have bytes changed anywhere.
+ * Writes `broken`, a damaged copy of the bytes: of every four, one is cut off somewhere, one has
+ * its headers hit, two have bytes changed anywhere.
  */
 static inline void write_damaged(const char *bytes, size_t size, unsigned int number)
 {

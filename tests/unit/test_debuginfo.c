@@ -8,7 +8,8 @@ static int setup(void **state)
 {
 	if (scratch_setup(state))
 		return -1;
-	write_text("a.c", "static __attribute__((noinline, noclone)) int inner(int x)\n{\n\treturn x * x;\n}\n"
+	write_text("a.c", "static __attribute__((noinline, noclone)) int inner(int x)\n{\n\treturn "
+			  "x * x;\n}\n"
 			  "int outer(int x) { return inner(x) + 1; }\n");
 	run("gcc -O1 -g -shared -fPIC -Wl,--build-id=0x1234567890 -o full.so a.c");
 	run("gcc -O1 -g -shared -fPIC -Wl,--build-id=none -o anonymous.so a.c");
@@ -29,7 +30,7 @@ static void assert_found(const char *name, bool dwarf, bool separate)
 	struct debuginfo *debuginfo = NULL;
 
 	assert_int_equal(debuginfo_open(image, in_scratch("root"), &debuginfo), 0);
-	assert_int_equal(debuginfo->dwarf != NULL, dwarf);
+	assert_int_equal(debuginfo->main.dwarf != NULL, dwarf);
 	assert_int_equal(debuginfo->separate != NULL, separate);
 	debuginfo_free(debuginfo);
 	image_free(image);

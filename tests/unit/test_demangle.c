@@ -28,8 +28,9 @@ static void names_of_cxx_and_rust_become_readable(void **state)
 
 static void other_names_stay_as_they_are(void **state)
 {
-	static const char *const names[] = {"", "malloc", "_", "_start", "__libc_start_main", "_Z",
-					    "_ZN", "_R", "_exit", "_Zbroken", "Z3foov"};
+	static const char *const names[] = {"",	     "malloc", "_",  "_start", "__libc_start_main",
+					    "_Z",    "_ZN",    "_R", "_exit",  "_Zbroken",
+					    "Z3foov"};
 	struct demangler *demangler;
 
 	(void)state;
@@ -98,8 +99,8 @@ static void a_name_that_would_explode_stays_mangled(void **state)
 
 static void deep_and_long_names_are_survived(void **state)
 {
-	static const char *const units[] = {"P", "S_", "I", "N", "F", "R", "K", "NvC1a", "INvC1a",
-					    "T_", "XL", "cl", "Dp", "1a", "_"};
+	static const char *const units[] = {"P",      "S_", "I",  "N",	"F",  "R",  "K", "NvC1a",
+					    "INvC1a", "T_", "XL", "cl", "Dp", "1a", "_"};
 	static const char *const starts[] = {"_Z", "_ZN", "_Z1f", "_R", "_RNv", "_RIN", "_RYN"};
 	static const size_t sizes[] = {4096, DEMANGLE_MAX - 8, DEMANGLE_MAX + 100};
 	struct demangler *demangler;
@@ -133,12 +134,14 @@ static void damaged_names_do_no_harm(void **state)
 	(void)state;
 	assert_int_equal(demangler_new(&demangler), 0);
 	for (int i = 0; i < 20000; i++) {
-		char name[128] = "_ZNSt6vectorIN4shop4itemESaIS1_EE17_M_realloc_insertIJS1_EEEvN9__gnu_"
-				 "cxx17__normal_iteratorIPS1_S3_EEDpOT_";
+		char name[128] =
+			"_ZNSt6vectorIN4shop4itemESaIS1_EE17_M_realloc_insertIJS1_EEEvN9__gnu_"
+			"cxx17__normal_iteratorIPS1_S3_EEDpOT_";
 		size_t length = strlen(name);
 
 		if (i % 2)
-			length = (size_t)sprintf(name, "_RINvNtC3std3memINvB2_8align_ofdERNvB2_1aTmTmKh_EE");
+			length = (size_t)sprintf(
+				name, "_RINvNtC3std3memINvB2_8align_ofdERNvB2_1aTmTmKh_EE");
 		for (uint64_t n = 1 + noise(&seed) % 4; n; n--)
 			name[2 + noise(&seed) % (length - 2)] =
 				alphabet[noise(&seed) % (sizeof(alphabet) - 1)];

@@ -417,7 +417,7 @@ static void debug_frame_alone_is_enough(void **state)
 		bool found = false;
 
 		rows_read_here(image, &got);
-		vec_for_each (row, &got)
+		vec_for_each(row, &got)
 			found |= row->start == plain;
 		assert_true(found);
 	}
@@ -899,6 +899,43 @@ static void broken_records_cost_what_they_must(void **state)
 	assert_int_equal(seen.stats.skipped[EH_FRAME_BAD_RECORD], 1);
 }
 
+static int ignore_row(const struct cfi_row *row, uint64_t start, uint64_t end, void *user)
+{
+	(void)row, (void)start, (void)end, (void)user;
+	return 0;
+}
+
+/* One FDE of no-operations over the limit, and one behind it. */
+static void a_flood_of_instructions_is_cut(void **state)
+{
+	const uint8_t enc = DW_EH_PE_udata8;
+	size_t flood = EH_FRAME_INSTRUCTIONS_MAX + 16;
+	struct eh_frame_range text = {TEXT_START, TEXT_END};
+	struct eh_frame_section section = {.vaddr = SECTION_VADDR};
+	struct bytes b = {0}, last = {0};
+	struct eh_frame *frame;
+	size_t cie = put_cie(&b, EM_X86_64, enc), at = b.size;
+	uint32_t length, back;
+
+	(void)state;
+	put_fde(&b, cie, enc, 0x2000, 0x100, NULL, 0);
+	length = (uint32_t)(b.size - at - 4 + flood);
+	memcpy(b.data + at, &length, sizeof(length));
+	put_fde(&last, 0, enc, 0x3000, 0x100, NULL, 0);
+	back = (uint32_t)(b.size + flood + 4 - cie);
+	memcpy(last.data + 4, &back, sizeof(back));
+	section.size = b.size + flood + last.size;
+	section.data = section.owned = calloc(1, section.size);
+	assert_non_null(section.owned);
+	memcpy(section.owned, b.data, b.size);
+	memcpy(section.owned + b.size + flood, last.data, last.size);
+	assert_int_equal(eh_frame_new(&section, 1, EM_X86_64, &text, 1, &frame), 0);
+	assert_int_equal(eh_frame_stats(frame)->fdes, 2);
+	assert_int_equal(eh_frame_for_each_row(frame, ignore_row, NULL), 0);
+	assert_int_equal(eh_frame_stats(frame)->skipped[EH_FRAME_TOO_MANY], 2);
+	eh_frame_free(frame);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -922,6 +959,7 @@ int main(void)
 		cmocka_unit_test(broken_instructions_end_their_fde_only),
 		cmocka_unit_test(overlapping_fdes_follow_the_stated_order),
 		cmocka_unit_test(broken_records_cost_what_they_must),
+		cmocka_unit_test(a_flood_of_instructions_is_cut),
 	};
 
 	return cmocka_run_group_tests_name("eh_frame", tests, scratch_make, scratch_remove);

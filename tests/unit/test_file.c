@@ -170,7 +170,11 @@ static void test_a_new_file_honours_the_umask(void **state)
 	assert_int_equal(write_text("secret", &nobody, ""), 0);
 	assert_int_equal(stat("secret", &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
-	assert_int_equal(count_files("."), 2);
+	umask(0);
+	assert_int_equal(write_text("open", &nobody, ""), 0);
+	assert_int_equal(stat("open", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	assert_int_equal(count_files("."), 3);
 }
 
 static void test_an_old_file_is_replaced_at_once(void **state)

@@ -1,18 +1,20 @@
-/* What an ELF file says about its segments, sections and symbols, compared with readelf and objcopy. */
+/* What an ELF file says about its segments, sections and symbols, compared with readelf and
+ * objcopy. */
 #include "scratch.h"
 
 #include "util/vec.h"
 
 #include <errno.h>
 
-static const char program[] = "#include <stdio.h>\n"
-			      "static __attribute__((noinline)) int twice(int x) { return 2 * x; }\n"
-			      "int thrice(int x) { return 3 * x; }\n"
-			      "static int (*pick(void))(int) { return thrice; }\n"
-			      "int chosen(int) __attribute__((ifunc(\"pick\")));\n"
-			      "int table[100] = {1};\n"
-			      "int main(int argc, char **argv)\n"
-			      "{ (void)argv; printf(\"%d\\n\", twice(argc) + chosen(argc)); return 0; }\n";
+static const char program[] =
+	"#include <stdio.h>\n"
+	"static __attribute__((noinline)) int twice(int x) { return 2 * x; }\n"
+	"int thrice(int x) { return 3 * x; }\n"
+	"static int (*pick(void))(int) { return thrice; }\n"
+	"int chosen(int) __attribute__((ifunc(\"pick\")));\n"
+	"int table[100] = {1};\n"
+	"int main(int argc, char **argv)\n"
+	"{ (void)argv; printf(\"%d\\n\", twice(argc) + chosen(argc)); return 0; }\n";
 
 static int setup(void **state)
 {
@@ -179,9 +181,11 @@ static void compressed_sections_are_unpacked(void **state)
 	run("objcopy --compress-debug-sections=zlib pie packed");
 	run("readelf -SW packed | grep -q '\\.debug_info.* C '");
 	packed = open_image("packed");
-	assert_int_equal(image_section(image, ".debug_info", 1 << 20, &plain, &plain_size, &vaddr), 0);
+	assert_int_equal(image_section(image, ".debug_info", 1 << 20, &plain, &plain_size, &vaddr),
+			 0);
 	assert_int_equal(
-		image_section(packed, ".debug_info", 1 << 20, &unpacked, &unpacked_size, &vaddr), 0);
+		image_section(packed, ".debug_info", 1 << 20, &unpacked, &unpacked_size, &vaddr),
+		0);
 	assert_int_equal(plain_size, unpacked_size);
 	assert_memory_equal(plain, unpacked, plain_size);
 	free(unpacked);
@@ -190,7 +194,8 @@ static void compressed_sections_are_unpacked(void **state)
 				       &unpacked_size, &vaddr),
 			 -E2BIG);
 	assert_int_equal(
-		image_section(image, ".no_such", 1 << 20, &unpacked, &unpacked_size, &vaddr), -ENOENT);
+		image_section(image, ".no_such", 1 << 20, &unpacked, &unpacked_size, &vaddr),
+		-ENOENT);
 	assert_int_equal(image_section(image, ".bss", 1 << 20, &unpacked, &unpacked_size, &vaddr),
 			 -ENOENT);
 	assert_null(unpacked);
@@ -206,7 +211,8 @@ static int print_symbol(const struct image_symbol *symbol, void *context)
 
 	assert_true(symbol->binding <= STB_WEAK);
 	fprintf(context, "%s %016lx %lu %s %u %s\n", symbol->dynamic ? "dynamic" : "static",
-		symbol->vaddr, symbol->size, bindings[symbol->binding], symbol->section, symbol->name);
+		symbol->vaddr, symbol->size, bindings[symbol->binding], symbol->section,
+		symbol->name);
 	return 0;
 }
 
@@ -264,7 +270,8 @@ static void names_come_without_versions(void **state)
 	image_free(image);
 }
 
-/* --- what is not an image ----------------------------------------------------------------------- */
+/* --- what is not an image -----------------------------------------------------------------------
+ */
 
 static int open_path(const char *path)
 {
@@ -315,7 +322,7 @@ static void only_regular_elf_files_are_images(void **state)
 
 static void segments_that_overflow_are_refused(void **state)
 {
-	static const uint64_t huge = UINT64_MAX - 16;
+	uint64_t huge = UINT64_MAX - 16;
 	static const size_t fields[] = {
 		offsetof(Elf64_Phdr, p_vaddr),
 		offsetof(Elf64_Phdr, p_offset),
@@ -338,6 +345,11 @@ static void segments_that_overflow_are_refused(void **state)
 		assert_int_equal(open_patched(ehdr.e_phoff + first * sizeof(phdrs[0]) + fields[i],
 					      &huge, sizeof(huge)),
 				 -ENOEXEC);
+	/* More in the file than in memory. */
+	huge = phdrs[first].p_memsz + 1;
+	assert_int_equal(open_patched(ehdr.e_phoff + first * sizeof(phdrs[0]) + fields[2], &huge,
+				      sizeof(huge)),
+			 -ENOEXEC);
 	free(bytes);
 }
 

@@ -36,7 +36,8 @@ static void the_highest_priority_wins_everywhere(void **state)
 			/* Some are empty, and some end before they begin. */
 			items[i] = (struct interval){
 				.low = low,
-				.high = low + noise(&seed) % (round % 2 ? 8 : ADDRESSES) - (i % 9 == 0),
+				.high = low + noise(&seed) % (round % 2 ? 8 : ADDRESSES) -
+					(i % 9 == 0),
 				.priority = (noise(&seed) % 8) << 32 | i,
 				.value = (uint32_t)(noise(&seed) % 5),
 			};

@@ -94,7 +94,7 @@ static void test_sampled_figures_carry_their_interval(void **state)
 	/* The ends in another unit than the value. */
 	assert_has(text, "1.00 MiB (281 KiB-3.65 MiB)");
 	/* None of three seen is live: that is no proof that none is. */
-	assert_has(text, "  4   0% 0 B (0-1.78 MiB) ");
+	assert_has(text, "  4   0% 0 B (0-1.84 MiB) ");
 	free(text);
 	profile_free(profile);
 }
@@ -136,6 +136,29 @@ static void test_sites_are_named_by_who_asks_for_the_memory(void **state)
 	profile_free(profile);
 }
 
+static void test_nameless_callers_in_a_row_are_told_once(void **state)
+{
+	const int stack[] = {AT_SESSION_NEW, AT_LIBC, AT_LIBC, AT_JIT, AT_LIBC, AT_WORKER};
+	struct profile *profile;
+	char *text;
+
+	(void)state;
+	assert_int_equal(profile_new(&profile), 0);
+	sample_info(profile, 1);
+	assert_int_equal(profile_add_mapping(profile, LIBC_START, LIBC_START + 0x200000, 0,
+					     SAMPLE_LIBC, "", NULL),
+			 0);
+	assert_int_equal(
+		profile_add_bucket(profile, sample_site(profile, true, 6, stack), 1, 1, 1, 1), 0);
+	assert_int_equal(profile_finish(profile), 0);
+	sample_line(profile, AT_SESSION_NEW, "session_new", "", "", 7);
+	sample_line(profile, AT_WORKER, "worker_main", "", "", 7);
+	text = summary(profile, 1);
+	assert_has(text, "\n        < [libc.so.6] < [unknown] < [libc.so.6] < worker_main\n");
+	free(text);
+	profile_free(profile);
+}
+
 static void test_sites_beyond_the_top_are_counted(void **state)
 {
 	struct profile *profile = sample_profile(512 * 1024);
@@ -164,15 +187,17 @@ static void test_losses_are_named(void **state)
 	(void)state;
 	profile->counters.items[0].count = 1234;
 	profile->counters.items[2].count = 5;
-	profile->info.sampled += 1234 + 5;
+	profile->info.sampled += 1234 + 5 + 1;
+	assert_int_equal(profile_add_counter(profile, "stack map full", 1, true), 0);
 	assert_int_equal(profile_add_warning(profile, "the live map was full"), 0);
 	text = summary(profile, 1);
-	assert_has(text, "3,369 taken, 2,130 recorded, 1,234 lost");
+	assert_has(text, "3,370 taken, 2,130 recorded, 1,235 lost");
 	assert_has(text,
-		   "LOST       live map full 1,234: 36.6 % of the samples; figures are too low "
-		   "by about as much\n");
+		   "\nLOST       live map full: 1,234; stack map full: 1\n"
+		   "           36.6 % of the samples are lost: figures are too low by about as "
+		   "much\n");
 	assert_has_not(text, "pending map full");
-	assert_has(text, "also seen  failed allocations 5\n");
+	assert_has(text, "\nalso seen  failed allocations: 5\n");
 	assert_has(text, "WARNING    the live map was full\n");
 	free(text);
 	profile_free(profile);
@@ -182,7 +207,7 @@ static void test_losses_are_named(void **state)
 	profile->info.sampled = 100000;
 	text = summary(profile, 1);
 	assert_has(text, "every allocation, but some were lost: figures are too low\n");
-	assert_has(text, "pending map full 1: 0.1 % of the samples");
+	assert_has(text, "pending map full: 1\n           0.1 % of the samples are lost");
 	assert_has_not(text, "exact");
 	free(text);
 	profile_free(profile);
@@ -359,7 +384,7 @@ static void test_long_names_are_shortened_where_they_say_least(void **state)
 		{"unbalanced>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>>end",
 		 "< unbalanced>>>..>>>>>>>>>>>>>>>>>>>>>>end server.c:310 <"},
 	};
-	char long_name[401] = "";
+	char long_name[401];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -372,6 +397,7 @@ static void test_long_names_are_shortened_where_they_say_least(void **state)
 	for (size_t start = 0; start < 2; start++) {
 		char *text;
 
+		memset(long_name, 0, sizeof(long_name));
 		long_name[0] = 'x';
 		for (size_t i = start; i + 2 < sizeof(long_name); i += 2)
 			memcpy(long_name + i, "\xc3\xa4", 2);
@@ -452,6 +478,7 @@ int main(void)
 		cmocka_unit_test(test_sampled_figures_carry_their_interval),
 		cmocka_unit_test(test_exact_figures_carry_none),
 		cmocka_unit_test(test_sites_are_named_by_who_asks_for_the_memory),
+		cmocka_unit_test(test_nameless_callers_in_a_row_are_told_once),
 		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
 		cmocka_unit_test(test_losses_are_named),
 		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),

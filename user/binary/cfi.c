@@ -413,11 +413,14 @@ static int do_other(struct machine *m, uint8_t op, struct reader *r)
 	}
 }
 
-static int step(struct machine *m, struct reader *r)
+static int step(struct machine *m, struct reader *r, uint64_t *budget)
 {
 	uint8_t byte = reader_u8(r), low = byte & 0x3f;
 	int err;
 
+	if (!*budget)
+		return -EINVAL;
+	--*budget;
 	switch (byte & 0xc0) {
 	case DW_CFA_advance_loc:
 		advance(m, low);
@@ -443,13 +446,13 @@ static int step(struct machine *m, struct reader *r)
 }
 
 int cfi_run_initial(const struct cfi_context *context, struct reader instructions,
-		    struct cfi_row *row)
+		    struct cfi_row *row, uint64_t *budget)
 {
 	struct machine m = {.context = context, .row = *row, .initial = *row};
 	int err;
 
 	while (reader_left(&instructions)) {
-		err = step(&m, &instructions);
+		err = step(&m, &instructions, budget);
 		if (err)
 			return err;
 	}
@@ -458,7 +461,8 @@ int cfi_run_initial(const struct cfi_context *context, struct reader instruction
 }
 
 int cfi_run(const struct cfi_context *context, const struct cfi_row *initial,
-	    struct reader instructions, uint64_t start, uint64_t end, cfi_visit *visit, void *user)
+	    struct reader instructions, uint64_t start, uint64_t end, uint64_t *budget,
+	    cfi_visit *visit, void *user)
 {
 	struct machine m;
 	int err;
@@ -469,7 +473,7 @@ int cfi_run(const struct cfi_context *context, const struct cfi_row *initial,
 	m.depth = 0;
 	m.pc = m.target = start;
 	while (reader_left(&instructions)) {
-		err = step(&m, &instructions);
+		err = step(&m, &instructions, budget);
 		if (err)
 			return err;
 		if (m.target == m.pc)

@@ -87,16 +87,20 @@ struct cfi_context {
 /* [start, end) is not empty. The row is borrowed for the duration of the call. Non-zero stops. */
 typedef int cfi_visit(const struct cfi_row *row, uint64_t start, uint64_t end, void *user);
 
-/* Runs a CIE's initial instructions on *row. 0 or -EINVAL. */
+/*
+ * Runs a CIE's initial instructions on *row. Each instruction takes 1 from *budget; at 0 nothing
+ * more is run. 0 or -EINVAL.
+ */
 int cfi_run_initial(const struct cfi_context *context, struct reader instructions,
-		    struct cfi_row *row);
+		    struct cfi_row *row, uint64_t *budget);
 
 /*
  * Runs an FDE's instructions over [start, end), from the row the CIE left, and visits one row per
- * change of location, in rising order. 0, -EINVAL at a broken or unknown instruction (the rows
- * before it have been visited: they stand), or what visit returned.
+ * change of location, in rising order. 0, -EINVAL at a broken or unknown instruction or without
+ * budget (the rows before it have been visited: they stand), or what visit returned.
  */
 int cfi_run(const struct cfi_context *context, const struct cfi_row *initial,
-	    struct reader instructions, uint64_t start, uint64_t end, cfi_visit *visit, void *user);
+	    struct reader instructions, uint64_t start, uint64_t end, uint64_t *budget,
+	    cfi_visit *visit, void *user);
 
 #endif

@@ -420,11 +420,6 @@ const struct eh_frame_range *eh_frame_text(const struct eh_frame *frame, size_t 
 	return frame->text;
 }
 
-uint16_t eh_frame_machine(const struct eh_frame *frame)
-{
-	return frame->machine;
-}
-
 const struct eh_frame_stats *eh_frame_stats(const struct eh_frame *frame)
 {
 	return &frame->stats;

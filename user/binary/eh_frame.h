@@ -3,8 +3,8 @@
  * into rows. Formats: LSB 5.0 (.eh_frame, .eh_frame_hdr), DWARF 5 6.4 (.debug_frame).
  *
  * The bytes are hostile. Each read is bounded, each FDE stands alone: one that is broken is skipped
- * and counted by reason. Limits on the section's size and the number of records, instructions being
- * read once each, bound the time and memory that any file can cost.
+ * and counted by reason. Limits on the section's size and the number of records and instructions
+ * bound the time and memory that any file can cost.
  */
 #ifndef ALLOCTRACE_EH_FRAME_H
 #define ALLOCTRACE_EH_FRAME_H
@@ -32,7 +32,7 @@
 	X(EH_FRAME_BAD_INSTRUCTION, "broken or unknown instruction")                               \
 	X(EH_FRAME_NO_CODE, "not in executable code")                                              \
 	X(EH_FRAME_OVERLAPPED, "hidden by another FDE at the same address")                        \
-	X(EH_FRAME_TOO_MANY, "over the limit of records")
+	X(EH_FRAME_TOO_MANY, "over the limit of records or instructions")
 
 enum eh_frame_skip {
 #define X(id, text) id,
@@ -78,9 +78,9 @@ int eh_frame_open(const struct image *image, struct eh_frame **out);
 int eh_frame_of_text(const struct image *image, struct eh_frame **out);
 
 /*
- * The same from sections in memory. Where they contradict each other, the first one says. text: the
- * executable ranges, sorted, not overlapping; copied. Sections that are owned are taken over, also on
- * failure. 0, -ENOTSUP, -ENOMEM, -E2BIG (a section over the limit).
+ * The same from sections in memory. Of FDEs at the same address the first section's prevails. text:
+ * the executable ranges, sorted, not overlapping; copied. Sections that are owned are taken over,
+ * also on failure. 0, -ENOTSUP, -ENOMEM, -E2BIG (a section over the limit).
  */
 int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, uint16_t machine,
 		 const struct eh_frame_range *text, size_t text_count, struct eh_frame **out);
@@ -88,15 +88,14 @@ void eh_frame_free(struct eh_frame *frame);
 
 /* The executable ranges, sorted. Borrowed. */
 const struct eh_frame_range *eh_frame_text(const struct eh_frame *frame, size_t *count);
-uint16_t eh_frame_machine(const struct eh_frame *frame);
 const struct eh_frame_stats *eh_frame_stats(const struct eh_frame *frame);
 
 /*
  * Visits every row of every FDE by rising address; rows never overlap. Between the end of one and
  * the start of the next lies code without information. Of FDEs that overlap, the one that starts
  * last at or before an address says what holds there (as a search in .eh_frame_hdr would find), up
- * to its end; of those that start at the same address, the longest, of equal ones the first in the
- * file.
+ * to its end; of those that start at the same address, .eh_frame's before .debug_frame's, then the
+ * longest, of equal ones the first in the file.
  *
  * Returns 0, or what visit returned (anything but -EINVAL, which means a broken instruction here;
  * these are counted in the stats).

@@ -38,6 +38,7 @@ struct place {
 	bool exists;
 	bool follow;	  /* a link of /proc: the kernel follows it */
 	struct stat stat; /* if it exists */
+	bool by_owner;	  /* a link of the output's owner has led here */
 };
 
 static void cleanup_place(struct place *place)
@@ -45,15 +46,15 @@ static void cleanup_place(struct place *place)
 	cleanup_fd(&place->dir);
 }
 
-/* --- the walk ------------------------------------------------------------------------------------
- */
+/* --- the walk ------------------------------------------------------------------------------- */
 
 struct walk {
 	const struct output_owner *owner; /* borrowed, may be NULL */
 	int dir;			  /* O_PATH: where `rest` begins */
 	char rest[PATH_MAX];		  /* what is left to walk */
 	unsigned int links;
-	bool follow; /* the last name is a link of /proc */
+	bool follow;   /* the last name is a link of /proc */
+	bool by_owner; /* a link of the output's owner was followed */
 };
 
 static void cleanup_walk(struct walk *walk)
@@ -99,6 +100,7 @@ static int walk_link(struct walk *walk, int link, uid_t uid)
 
 	if (++walk->links > MAX_LINKS || !is_trusted(walk->owner, uid))
 		return -ELOOP;
+	walk->by_owner |= uid && uid != geteuid();
 	length = readlinkat(link, "", target, sizeof(target) - 1);
 	if (length < 0)
 		return -errno;
@@ -201,6 +203,7 @@ static int place_find(const char *path, const struct output_owner *owner, struct
 			continue;
 		}
 		if (!err) {
+			place->by_owner = walk.by_owner;
 			place->dir = walk.dir;
 			walk.dir = -1;
 		}
@@ -209,13 +212,28 @@ static int place_find(const char *path, const struct output_owner *owner, struct
 	return err;
 }
 
-/* --- what may be written, and how ----------------------------------------------------------------
- */
+/* --- what may be written, and how ----------------------------------------------------------- */
 
 /* Is it written to as it is (pipe, terminal, /dev/null, whatever /dev/stdout is), not replaced? */
 static bool place_is_direct(const struct place *place)
 {
 	return place->exists && (place->follow || !S_ISREG(place->stat.st_mode));
+}
+
+/*
+ * A link of the owner may lead to what is theirs, not to where only we may write: one's own folder
+ * would else be a way to any file.
+ */
+static bool link_goes_too_far(const struct place *place, const struct output_owner *owner)
+{
+	struct stat folder;
+
+	if (!place->by_owner)
+		return false;
+	if (place->exists)
+		return place->stat.st_uid != owner->uid;
+	return fstat(place->dir, &folder) ||
+	       (folder.st_uid != owner->uid && !(folder.st_mode & S_IWOTH));
 }
 
 static int place_check(const struct place *place, const struct output_owner *owner)
@@ -224,6 +242,8 @@ static int place_check(const struct place *place, const struct output_owner *own
 
 	if (S_ISDIR(mode))
 		return -EISDIR;
+	if (link_goes_too_far(place, owner))
+		return -ELOOP;
 	if (S_ISBLK(mode)) /* a profile over a file system: nobody means that */
 		return -EINVAL;
 	/* Somebody else's pipe: they would get the bytes, or let us wait for ever. */
@@ -347,6 +367,19 @@ static int write_replacing(const struct place *place, const struct output_owner 
 	return 0;
 }
 
+/* Permissions do not tell everything (/proc, a full quota of files): make a file, and take it away.
+ */
+static int place_try(const struct place *place)
+{
+	char name[NAME_MAX + 1];
+	int fd, err = open_temp(place->dir, name, &fd);
+
+	if (err)
+		return err;
+	close(fd);
+	return unlinkat(place->dir, name, 0) ? -errno : 0;
+}
+
 int output_check(const char *path, const struct output_owner *owner)
 {
 	CLEANUP(cleanup_place) struct place place = {.dir = -1};
@@ -355,7 +388,9 @@ int output_check(const char *path, const struct output_owner *owner)
 	if (!strcmp(path, "-"))
 		return 0;
 	err = place_find(path, owner, &place);
-	return err ? err : place_check(&place, owner);
+	if (!err)
+		err = place_check(&place, owner);
+	return err || place_is_direct(&place) ? err : place_try(&place);
 }
 
 int output_write(const char *path, const struct output_owner *owner, const void *data, size_t size)
@@ -452,7 +487,8 @@ int output_path(const char *pattern, const char *comm, int pid, const char *exte
 		fprintf(to, ".%d.%s", pid, extension);
 	}
 	err = ferror(to);
-	if (fclose(TAKE(to)) || err)
+	/* glibc's fclose() shrinks the text to fit, and does not tell if that fails. */
+	if (fclose(TAKE(to)) || err || !text)
 		return -ENOMEM;
 	*path = TAKE(text);
 	return 0;

@@ -69,9 +69,9 @@ struct encoder {
 
 static void encoder_deinit(struct encoder *e)
 {
-	vec_for_each (block, &e->blocks)
+	vec_for_each(block, &e->blocks)
 		free(*block);
-	vec_for_each (string, &e->strings)
+	vec_for_each(string, &e->strings)
 		free(*string);
 	free(e->blocks.items);
 	free(e->strings.items);
@@ -113,8 +113,7 @@ static void *make(struct encoder *e, size_t count, size_t size)
 		pointers_;                                                                         \
 	})
 
-/* --- strings ------------------------------------------------------------------------------------
- */
+/* --- strings -------------------------------------------------------------------------------- */
 
 /* A copy with U+FFFD for every byte that is no UTF-8 and every character that is not for print. */
 static char *clean_copy(const char *string)
@@ -200,8 +199,7 @@ static const char *or_unknown(const char *string)
 	return string && *string ? string : "unknown";
 }
 
-/* --- the tables ----------------------------------------------------------------------------------
- */
+/* --- the tables ----------------------------------------------------------------------------- */
 
 static pb_value_type *value_type(struct encoder *e, const char *type, const char *unit)
 {
@@ -427,8 +425,7 @@ static void encode_samples(struct encoder *e)
 	e->message.n_sample = used;
 }
 
-/* --- comments ------------------------------------------------------------------------------------
- */
+/* --- comments ------------------------------------------------------------------------------- */
 
 static void comment_losses(struct encoder *e)
 {
@@ -478,8 +475,7 @@ static void encode_comments(struct encoder *e)
 	e->message.n_comment = e->comments.count;
 }
 
-/* --- bytes ---------------------------------------------------------------------------------------
- */
+/* --- bytes ---------------------------------------------------------------------------------- */
 
 /* Feeds zlib, whose counters are 32 bits wide, piece by piece. */
 static int deflate_all(z_stream *stream, const uint8_t *from, size_t size, uint8_t *to, size_t room)

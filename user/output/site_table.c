@@ -40,8 +40,7 @@ struct row {
 	char figures[PROFILE_VALUES][FIGURE_TEXT_MAX];
 };
 
-/* --- names ---------------------------------------------------------------------------------------
- */
+/* --- names ---------------------------------------------------------------------------------- */
 
 /*
  * A copy with "<..>" for template arguments: what tells two C++ frames apart is rarely in there.
@@ -106,8 +105,7 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* --- a site's lines ------------------------------------------------------------------------------
- */
+/* --- a site's lines ------------------------------------------------------------------------- */
 
 /* Puts the cursor behind the function that allocates. False: no frame has a name. */
 static bool find_allocating(struct frame_cursor *cursor, struct frame *frame)
@@ -185,9 +183,10 @@ static int format_caller(const struct frame *frame, char **text)
 	return 0;
 }
 
-/* The third line: callers, as many as fit. */
+/* The third line: callers, as many as fit. Neighbours without a name are told once. */
 static int write_callers(struct frame_cursor *cursor, FILE *to)
 {
+	CLEANUP(cleanup_free) char *before = NULL;
 	size_t width = strlen(INDENT), callers = 0;
 	struct frame frame;
 
@@ -197,6 +196,8 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 
 		if (err)
 			return err;
+		if (before && !frame.named && !strcmp(before, text))
+			continue;
 		width += strlen(text) + 3;
 		if (callers && (width > LINE_WIDTH || callers == CALLERS_MAX)) {
 			fputs(" < ...", to);
@@ -205,6 +206,8 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 		fputs(callers ? " < " : INDENT "< ", to);
 		text_escape(to, text);
 		callers++;
+		free(before);
+		before = TAKE(text);
 	}
 	if (!cursor->site->complete && cursor->site->frame_count) {
 		fputs(callers ? " < (stack cut short)" : INDENT "< (stack cut short)", to);
@@ -215,8 +218,7 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 	return 0;
 }
 
-/* --- the table -----------------------------------------------------------------------------------
- */
+/* --- the table ------------------------------------------------------------------------------ */
 
 static void format_rows(const struct profile *profile, struct row *rows, size_t count,
 			int widths[PROFILE_VALUES])

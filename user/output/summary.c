@@ -48,8 +48,7 @@ static bool is_exact(const struct profile *profile)
 	return profile->info.period <= 1;
 }
 
-/* --- what is this about? -------------------------------------------------------------------------
- */
+/* --- what is this about? -------------------------------------------------------------------- */
 
 static void write_process(const struct profile *profile, FILE *to)
 {
@@ -97,8 +96,7 @@ static void write_probes(const struct profile *profile, FILE *to)
 	}
 }
 
-/* --- can I believe it? ---------------------------------------------------------------------------
- */
+/* --- can I believe it? ---------------------------------------------------------------------- */
 
 static void write_sampling(const struct profile *profile, FILE *to)
 {
@@ -125,46 +123,43 @@ static double percent(uint64_t part, uint64_t whole)
 	return part && share < 0.1 ? 0.1 : share;
 }
 
-/* Names what was lost, on a line of its own. Nothing where nothing was. */
-static void write_losses(const struct profile *profile, FILE *to)
-{
-	uint64_t losses = profile_losses(profile);
-	const char *between = "";
-
-	if (!losses)
-		return;
-	label(to, "LOST");
-	for (size_t i = 0; i < profile->counters.count; i++) {
-		const struct profile_counter *counter = &profile->counters.items[i];
-
-		if (!counter->loss || !counter->count)
-			continue;
-		fprintf(to, "%s%s ", between, counter->name);
-		write_count(to, counter->count);
-		between = ", ";
-	}
-	fprintf(to, ": %.1f %% of the samples; figures are too low by about as much\n",
-		percent(losses, profile->info.sampled));
-}
-
-static void write_other_counters(const struct profile *profile, FILE *to)
+/* "live map full: 12; stack map full: 3": the counters of one kind that are not 0. False: there is
+ * none. */
+static bool write_counters(const struct profile *profile, bool losses, const char *heading,
+			   FILE *to)
 {
 	bool any = false;
 
 	for (size_t i = 0; i < profile->counters.count; i++) {
 		const struct profile_counter *counter = &profile->counters.items[i];
 
-		if (counter->loss || !counter->count)
+		if (counter->loss != losses || !counter->count)
 			continue;
 		if (any)
-			fputs(", ", to);
+			fputs("; ", to);
 		else
-			label(to, "also seen");
-		fprintf(to, "%s ", counter->name);
+			label(to, heading);
+		fprintf(to, "%s: ", counter->name);
 		write_count(to, counter->count);
 		any = true;
 	}
-	if (any)
+	return any;
+}
+
+/* Names what was lost, on a line of its own. Nothing where nothing was. */
+static void write_losses(const struct profile *profile, FILE *to)
+{
+	if (!write_counters(profile, true, "LOST", to))
+		return;
+	fputc('\n', to);
+	label(to, "");
+	fprintf(to, "%.1f %% of the samples are lost: figures are too low by about as much\n",
+		percent(profile_losses(profile), profile->info.sampled));
+}
+
+static void write_other_counters(const struct profile *profile, FILE *to)
+{
+	if (write_counters(profile, false, "also seen", to))
 		fputc('\n', to);
 }
 

@@ -49,24 +49,24 @@ void profile_free(struct profile *profile)
 	if (!profile)
 		return;
 	info_deinit(&profile->info);
-	vec_for_each (mapping, &profile->mappings) {
+	vec_for_each(mapping, &profile->mappings) {
 		free(mapping->file);
 		free(mapping->build_id);
 	}
-	vec_for_each (function, &profile->functions) {
+	vec_for_each(function, &profile->functions) {
 		free(function->name);
 		free(function->system_name);
 		free(function->file);
 	}
-	vec_for_each (location, &profile->locations)
+	vec_for_each(location, &profile->locations)
 		free(location->lines);
-	vec_for_each (site, &profile->sites)
+	vec_for_each(site, &profile->sites)
 		free(site->frames);
-	vec_for_each (probe, &profile->probes) {
+	vec_for_each(probe, &profile->probes) {
 		free(probe->file);
 		free(probe->functions);
 	}
-	vec_for_each (warning, &profile->warnings)
+	vec_for_each(warning, &profile->warnings)
 		free(*warning);
 	free(profile->mappings.items);
 	free(profile->functions.items);
@@ -81,8 +81,7 @@ void profile_free(struct profile *profile)
 	free(tables_of(profile));
 }
 
-/* --- adding -------------------------------------------------------------------------------------
- */
+/* --- adding --------------------------------------------------------------------------------- */
 
 static char *copy(const char *string)
 {
@@ -302,8 +301,7 @@ int profile_set_lines(struct profile *profile, uint32_t location, const struct p
 	return 0;
 }
 
-/* --- finishing ----------------------------------------------------------------------------------
- */
+/* --- finishing ------------------------------------------------------------------------------ */
 
 static int64_t round_value(double value)
 {
@@ -385,7 +383,7 @@ static int sort_sites(struct profile *profile)
 	free(profile->sites.items);
 	profile->sites.items = sorted;
 	profile->sites.capacity = count + 1;
-	vec_for_each (bucket, &profile->buckets)
+	vec_for_each(bucket, &profile->buckets)
 		bucket->site = place[bucket->site];
 	if (profile->buckets.count)
 		qsort(profile->buckets.items, profile->buckets.count,
@@ -397,7 +395,7 @@ int profile_finish(struct profile *profile)
 {
 	if (!profile->info.period)
 		return -EINVAL;
-	vec_for_each (bucket, &profile->buckets)
+	vec_for_each(bucket, &profile->buckets)
 		scale_bucket(profile, bucket);
 	return sort_sites(profile);
 }

@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zlib.h>
 
-#define CRC_CHUNK (256 * 1024)
+#define CRC_CHUNK   (256 * 1024)
+#define GUARD_BYTES 4096
 
 /* --- opening a file that claims to have debug information ---------------------------------------
  */
@@ -19,12 +21,18 @@ struct survey {
 	uint64_t bytes; /* of what libdw will read */
 };
 
+/* A few more than it does read: what is not among them does not exist for it. */
+static bool is_read_by_libdw(const char *section)
+{
+	return !strncmp(section, ".debug", 6) || !strncmp(section, ".zdebug", 7) ||
+	       !strncmp(section, ".gnu", 4);
+}
+
 static int survey_section(const struct image_section_info *section, void *context)
 {
 	struct survey *survey = context;
 
-	if (strncmp(section->name, ".debug", 6) && strncmp(section->name, ".zdebug", 7) &&
-	    strncmp(section->name, ".gnu", 4))
+	if (!is_read_by_libdw(section->name))
 		return 0;
 	if (__builtin_add_overflow(survey->bytes, section->size, &survey->bytes))
 		survey->bytes = UINT64_MAX;
@@ -199,7 +207,7 @@ const Elf_Data *debuginfo_section(Elf *elf, const char *name)
 	return NULL;
 }
 
-/* libdw (0.188) follows a string to its NUL, past the section's end where the last one has none. */
+/* Nor does it look whether a section's last string ends. */
 static bool strings_end(Elf *elf)
 {
 	static const char *const sections[] = {".debug_str", ".debug_line_str"};
@@ -214,16 +222,79 @@ static bool strings_end(Elf *elf)
 	return true;
 }
 
-static Dwarf *begin_dwarf(const struct image *image, Elf **elf)
+static void file_close(struct debuginfo_file *file)
 {
-	Dwarf *dwarf;
+	dwarf_end(file->dwarf);
+	elf_end(file->elf);
+	if (file->bytes)
+		munmap(file->bytes, file->mapped);
+	*file = (struct debuginfo_file){0};
+}
 
-	*elf = elf_begin(image->fd, ELF_C_READ, NULL);
-	dwarf = dwarf_begin_elf(*elf, DWARF_C_READ, NULL);
-	if (dwarf && strings_end(*elf))
-		return dwarf;
-	dwarf_end(dwarf);
-	return NULL;
+/* Copies a part of the image to its place. What a short file lacks stays zero. */
+static void load(const struct debuginfo_file *file, const struct image *image, uint64_t offset,
+		 uint64_t size)
+{
+	if (offset >= image->size)
+		return;
+	if (size > image->size - offset)
+		size = image->size - offset;
+	while (size) {
+		ssize_t got = pread(image->fd, (char *)file->bytes + offset, size, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return;
+		offset += (uint64_t)got;
+		size -= (uint64_t)got;
+	}
+}
+
+struct loader {
+	const struct debuginfo_file *file;
+	const struct image *image;
+	size_t names; /* index of the section with the sections' names */
+};
+
+static int load_section(const struct image_section_info *section, void *context)
+{
+	const struct loader *loader = context;
+
+	if (is_read_by_libdw(section->name) || section->index == loader->names)
+		load(loader->file, loader->image, section->header.sh_offset,
+		     section->header.sh_size);
+	return 0;
+}
+
+/*
+ * Opens the DWARF of an image. libdw could read the file by itself, but it does overrun sections
+ * that are damaged (0.188: strings that begin at a section's end). So it gets a copy that lies in
+ * memory as in the file: in it, and in the page of zeros behind it, such reads do no harm. The
+ * parts that are not needed take no memory.
+ */
+static bool file_open(struct debuginfo_file *file, const struct image *image)
+{
+	struct loader loader = {.file = file, .image = image};
+	Elf64_Ehdr *ehdr;
+
+	if (image->size > SIZE_MAX - GUARD_BYTES || elf_getshdrstrndx(image->elf, &loader.names))
+		return false;
+	file->mapped = image->size + GUARD_BYTES;
+	file->bytes = mmap(NULL, file->mapped, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (file->bytes == MAP_FAILED) {
+		file->bytes = NULL;
+		return false;
+	}
+	ehdr = file->bytes;
+	load(file, image, 0, sizeof(*ehdr));
+	load(file, image, ehdr->e_phoff, ehdr->e_phnum * sizeof(Elf64_Phdr));
+	load(file, image, ehdr->e_shoff, IMAGE_SECTIONS_MAX * sizeof(Elf64_Shdr));
+	image_for_each_section(image, load_section, &loader);
+	file->elf = elf_memory(file->bytes, image->size);
+	file->dwarf = dwarf_begin_elf(file->elf, DWARF_C_READ, NULL);
+	return file->dwarf && strings_end(file->elf);
 }
 
 /* --- .gnu_debugaltlink --------------------------------------------------------------------------
@@ -234,14 +305,13 @@ static Dwarf *begin_dwarf(const struct image *image, Elf **elf)
  * path that the file states. So the file is found here, or the DWARF is not used at all: what dwz
  * has moved out is missed everywhere.
  */
-static bool open_supplementary(struct debuginfo *debuginfo, const struct image *from,
-			       const char *root)
+static bool open_extra(struct debuginfo *debuginfo, const struct image *from, const char *root)
 {
 	const char *name, *slash = strrchr(from->path, '/');
+	CLEANUP(cleanup_image) struct image *found = NULL;
 	CLEANUP(cleanup_free) char *path = NULL;
 	const void *build_id;
-	ssize_t length = dwelf_dwarf_gnu_debugaltlink(debuginfo->dwarf, &name, &build_id);
-	struct image *found;
+	ssize_t length = dwelf_dwarf_gnu_debugaltlink(debuginfo->main.dwarf, &name, &build_id);
 
 	if (length == 0)
 		return true;
@@ -255,30 +325,15 @@ static bool open_supplementary(struct debuginfo *debuginfo, const struct image *
 			path = NULL;
 		found = path ? open_file(path) : NULL;
 	}
-	debuginfo->supplementary = found;
-	if (!found || !same_build_id(found, build_id, (size_t)length) || !has_usable_dwarf(found))
+	if (!found || !same_build_id(found, build_id, (size_t)length) || !has_usable_dwarf(found) ||
+	    !file_open(&debuginfo->extra, found))
 		return false;
-	debuginfo->alt_dwarf = begin_dwarf(found, &debuginfo->alt_elf);
-	if (!debuginfo->alt_dwarf)
-		return false;
-	dwarf_setalt(debuginfo->dwarf, debuginfo->alt_dwarf);
+	dwarf_setalt(debuginfo->main.dwarf, debuginfo->extra.dwarf);
 	return true;
 }
 
 /* --- all of it ----------------------------------------------------------------------------------
  */
-
-static void close_dwarf(struct debuginfo *debuginfo)
-{
-	dwarf_end(debuginfo->dwarf);
-	dwarf_end(debuginfo->alt_dwarf);
-	elf_end(debuginfo->alt_elf);
-	elf_end(debuginfo->elf);
-	image_free(debuginfo->supplementary);
-	debuginfo->dwarf = debuginfo->alt_dwarf = NULL;
-	debuginfo->elf = debuginfo->alt_elf = NULL;
-	debuginfo->supplementary = NULL;
-}
 
 int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out)
 {
@@ -296,9 +351,10 @@ int debuginfo_open(const struct image *image, const char *root, struct debuginfo
 		if (!from || !has_usable_dwarf(from))
 			return 0;
 	}
-	debuginfo->dwarf = begin_dwarf(from, &debuginfo->elf);
-	if (!debuginfo->dwarf || !open_supplementary(debuginfo, from, root))
-		close_dwarf(debuginfo);
+	if (!file_open(&debuginfo->main, from) || !open_extra(debuginfo, from, root)) {
+		file_close(&debuginfo->main);
+		file_close(&debuginfo->extra);
+	}
 	return 0;
 }
 
@@ -306,7 +362,8 @@ void debuginfo_free(struct debuginfo *debuginfo)
 {
 	if (!debuginfo)
 		return;
-	close_dwarf(debuginfo);
+	file_close(&debuginfo->main);
+	file_close(&debuginfo->extra);
 	image_free(debuginfo->separate);
 	free(debuginfo);
 }

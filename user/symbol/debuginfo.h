@@ -19,17 +19,24 @@
  */
 #define DEBUGINFO_BYTES_MAX (2ull << 30)
 
+/* libdw at work on one file. All fields are owned; NULL: not there. */
+struct debuginfo_file {
+	void *bytes; /* the parts of the file that libdw reads, at their offsets; zeros between and
+			behind */
+	size_t mapped;
+	Elf *elf;
+	Dwarf *dwarf;
+};
+
 struct debuginfo {
 	struct image
 		*separate; /* owned; has symbols even where it has no DWARF. NULL: none found */
-	struct image
-		*supplementary; /* owned; what dwz has moved out (.gnu_debugaltlink). NULL: none */
-	Elf *elf, *alt_elf;	/* owned: libdw changes sections where it decompresses them */
-	Dwarf *dwarf, *alt_dwarf; /* owned; dwarf is NULL where there is no usable DWARF */
+	struct debuginfo_file main;  /* without dwarf where there is none that can be used */
+	struct debuginfo_file extra; /* what dwz has moved out of main (.gnu_debugaltlink) */
 };
 
 /*
- * root is the folder of separate debug files, "/usr/lib/debug". image must live as long as *out.
+ * root is the folder of separate debug files, "/usr/lib/debug". image is not kept.
  * 0, also where nothing is found; -ENOMEM.
  */
 int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out);

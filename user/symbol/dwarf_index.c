@@ -27,6 +27,8 @@
 #include <string.h>
 
 #define NO_FUNCTION UINT32_MAX
+/* Longer names are no names. */
+#define NAME_MAX_BYTES (64 * 1024)
 
 /* A DW_TAG_subprogram or DW_TAG_inlined_subroutine that has code. */
 struct function {
@@ -67,6 +69,7 @@ struct dwarf_index {
 	uint32_t dies, ranges;	 /* spent of the limits */
 	void *paths;		 /* tsearch() tree of struct path, owned */
 	const Elf_Data *lines;	 /* .debug_line; borrowed from dwarf's Elf; NULL: none */
+	Dwarf_Off info_size;	 /* of .debug_info */
 };
 
 /* --- ranges -------------------------------------------------------------------------------------
@@ -252,8 +255,12 @@ static int index_unit(struct dwarf_index *index, struct unit *unit, struct inter
 	*walk = (struct walk){.index = index, .unit = unit, .intervals = intervals};
 	unit->indexed = true;
 	if (dwarf_next_unit(index->dwarf, start, &walk->end, NULL, NULL, NULL, NULL, NULL, NULL,
-			    NULL) == 0)
+			    NULL) == 0) {
+		/* What a unit says of its length is not checked by libdw. */
+		if (walk->end > index->info_size)
+			walk->end = index->info_size;
 		err = walk_tree(walk);
+	}
 	if (err == -ENOMEM)
 		return err;
 	return interval_map_init(&unit->map, intervals->items, intervals->count);
@@ -324,12 +331,15 @@ static int add_units(struct dwarf_index *index)
 int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index **out)
 {
 	struct dwarf_index *index = calloc(1, sizeof(*index));
+	const Elf_Data *info;
 	int err;
 
 	if (!index)
 		return -ENOMEM;
 	index->dwarf = dwarf;
 	index->image = image;
+	info = debuginfo_section(dwarf_getelf(dwarf), ".debug_info");
+	index->info_size = info ? info->d_size : 0;
 	index->lines = debuginfo_section(dwarf_getelf(dwarf), ".debug_line");
 	err = add_units(index);
 	if (err) {
@@ -353,7 +363,7 @@ void dwarf_index_free(struct dwarf_index *index)
 	if (!index)
 		return;
 	tdestroy(index->paths, free_path);
-	vec_for_each (unit, &index->units) {
+	vec_for_each(unit, &index->units) {
 		interval_map_deinit(&unit->map);
 		free(unit->functions.items);
 	}
@@ -407,6 +417,8 @@ static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const c
 	struct path *path, key = {.file = file};
 	struct path **found;
 
+	if (strnlen(file, PATH_MAX) >= PATH_MAX)
+		return "";
 	if (file[0] == '/')
 		return file;
 	key.folder = dwarf_formstring(dwarf_attr(unit, DW_AT_comp_dir, &attr));
@@ -446,7 +458,7 @@ static void set_line(struct dwarf_index *index, Dwarf_Die *unit, uint64_t vaddr,
 	file = dwarf_linesrc(row, NULL, NULL);
 	dwarf_lineno(row, &line);
 	frame->file = file ? full_path(index, unit, file) : "";
-	frame->line = file && line > 0 ? (uint32_t)line : 0;
+	frame->line = frame->file[0] && line > 0 ? (uint32_t)line : 0;
 }
 
 /* Where an inlined call stands in the function around it. */
@@ -467,7 +479,8 @@ static void set_call_line(struct dwarf_index *index, Dwarf_Die *unit, Dwarf_Die 
 	if (!file)
 		return;
 	frame->file = full_path(index, unit, file);
-	if (!dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) &&
+	if (frame->file[0] &&
+	    !dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) &&
 	    line <= INT32_MAX)
 		frame->line = (uint32_t)line;
 }
@@ -476,8 +489,9 @@ static void set_call_line(struct dwarf_index *index, Dwarf_Die *unit, Dwarf_Die 
 static const char *string_of(Dwarf_Die *die, unsigned int name)
 {
 	Dwarf_Attribute attr;
+	const char *string = dwarf_formstring(dwarf_attr_integrate(die, name, &attr));
 
-	return dwarf_formstring(dwarf_attr_integrate(die, name, &attr));
+	return string && strnlen(string, NAME_MAX_BYTES + 1) <= NAME_MAX_BYTES ? string : NULL;
 }
 
 static void set_function(Dwarf_Die *die, struct dwarf_frame *frame)

@@ -13,7 +13,7 @@
 
 /* Per image. Over one of these, what has been indexed so far is used, and symbols for the rest. */
 #define DWARF_UNITS_MAX (1u << 20)
-#define DWARF_DIES_MAX	(256u << 20) /* looked at: bounds time, about 20 s for all of them */
+#define DWARF_DIES_MAX	(256u << 20) /* looked at: bounds time */
 #define DWARF_RANGES_MAX                                                                           \
 	(32u << 20)	    /* of units and functions: bounds memory, 56 bytes each at most */
 #define DWARF_DEPTH_MAX 512 /* of nested scopes; deeper ones belong to the one above */

@@ -61,7 +61,7 @@ void symbolizer_free(struct symbolizer *symbolizer)
 {
 	if (!symbolizer)
 		return;
-	vec_for_each (source, &symbolizer->sources) {
+	vec_for_each(source, &symbolizer->sources) {
 		source_deinit(source);
 	}
 	free(symbolizer->sources.items);
@@ -75,8 +75,8 @@ static int source_init(struct source *source, const struct image *image)
 
 	*source = (struct source){.image = image};
 	err = debuginfo_open(image, DEBUG_ROOT, &source->debuginfo);
-	if (!err && source->debuginfo->dwarf)
-		err = dwarf_index_new(source->debuginfo->dwarf, image, &source->dwarf);
+	if (!err && source->debuginfo->main.dwarf)
+		err = dwarf_index_new(source->debuginfo->main.dwarf, image, &source->dwarf);
 	if (!err)
 		err = symbol_table_new(image, source->debuginfo->separate, &source->table);
 	if (err)

@@ -64,12 +64,22 @@ static int wait_stop(pid_t pid, int *status)
 	return WIFSTOPPED(*status) ? 0 : -ECHILD;
 }
 
-/* From the stop after exec, one system call after the other, until is_ready says so. */
-static int run_until_ready(pid_t pid, int (*is_ready)(pid_t, void *), void *context)
+/* Where the system call came from that pid is stopped at; 0 if that cannot be told. */
+static uint64_t syscall_pc(pid_t pid)
 {
-	int signal = 0, status, ready = is_ready(pid, context);
+	struct __ptrace_syscall_info info;
 
-	for (int i = 0; !ready && i < LAUNCH_SYSCALLS_MAX; i++) {
+	if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof(info), &info) < 0)
+		return 0;
+	return info.instruction_pointer;
+}
+
+/* From one system call to the next, until it is to be held. */
+static int run_until_held(pid_t pid, uint64_t pc, launch_ask ask, void *context)
+{
+	int signal = 0, status, answer = pc ? 0 : ask(pid, 0, context);
+
+	while (!answer) {
 		int err = ptrace(PTRACE_SYSCALL, pid, NULL, (void *)(long)signal) ? -errno : 0;
 
 		if (!err)
@@ -77,16 +87,17 @@ static int run_until_ready(pid_t pid, int (*is_ready)(pid_t, void *), void *cont
 		if (err)
 			return err;
 		/* TRACESYSGOOD tells a system call's stop from a signal, which is passed on. */
-		signal = WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
-		if (status >> 16) /* a ptrace event, not a signal */
+		signal = WSTOPSIG(status);
+		if (signal == (SIGTRAP | 0x80)) {
 			signal = 0;
-		ready = is_ready(pid, context);
+			answer = ask(pid, syscall_pc(pid), context);
+		}
 	}
-	return ready < 0 ? ready : ready ? 0 : -ETIME;
+	return answer < 0 ? answer : 0;
 }
 
-int launch_start(char *const argv[], const struct launch_user *user, int (*is_ready)(pid_t, void *),
-		 void *context, pid_t *out)
+int launch_start(char *const argv[], const struct launch_user *user, launch_ask ask, void *context,
+		 pid_t *out)
 {
 	int ends[2], status, err = 0, exec_error = 0;
 	pid_t pid;
@@ -118,7 +129,7 @@ int launch_start(char *const argv[], const struct launch_user *user, int (*is_re
 		   (void *)(long)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL)))
 		err = -errno;
 	if (!err)
-		err = run_until_ready(pid, is_ready, context);
+		err = run_until_held(pid, 0, ask, context);
 	if (err == -ECHILD)
 		return err;
 	if (err) {
@@ -129,9 +140,9 @@ int launch_start(char *const argv[], const struct launch_user *user, int (*is_re
 	return 0;
 }
 
-int launch_continue(pid_t pid, int (*is_done)(pid_t, void *), void *context)
+int launch_continue(pid_t pid, launch_ask ask, void *context)
 {
-	return run_until_ready(pid, is_done, context);
+	return run_until_held(pid, syscall_pc(pid), ask, context);
 }
 
 int launch_release(pid_t pid)

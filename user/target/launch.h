@@ -6,6 +6,7 @@
 #define ALLOCTRACE_LAUNCH_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct launch_user {
@@ -15,29 +16,29 @@ struct launch_user {
 };
 
 /*
- * Starts argv[0] (looked up in PATH) as user. After each system call that it makes while it is
- * loaded, calls is_ready(pid, context): non-zero stops there, and is returned if negative. *pid is
- * the command, held; to be let go with launch_release().
- *
- * 0; -errno of execvp (-ENOENT, -EACCES, ...); -ECHILD if it ended before it was ready; -ETIME if
- * after LAUNCH_SYSCALLS_MAX system calls it still was not: then, and after an error of is_ready, it
- * has been killed.
+ * Asked at the command's exec, with pc 0, and then at each of its system calls, before and after,
+ * with the address of the instruction that made it: 0 to go on, 1 to hold it here, -errno to give
+ * up.
  */
-int launch_start(char *const argv[], const struct launch_user *user,
-		 int (*is_ready)(pid_t pid, void *context), void *context, pid_t *pid);
+typedef int (*launch_ask)(pid_t pid, uint64_t pc, void *context);
 
 /*
- * Runs a held command on until is_done says so, in the same way: it is held again then. 0; -ECHILD
- * if it ended; -ETIME after LAUNCH_SYSCALLS_MAX system calls; -errno of is_done. It is not killed.
+ * Starts argv[0] (looked up in PATH) as user and runs it until `ask` holds it. *pid is the command,
+ * to be let go with launch_release().
+ *
+ * 0; -errno of execvp (-ENOENT, -EACCES, ...); -ECHILD if it ended before it was held; -errno of
+ * `ask`. After an error there is no command.
  */
-int launch_continue(pid_t pid, int (*is_done)(pid_t pid, void *context), void *context);
+int launch_start(char *const argv[], const struct launch_user *user, launch_ask ask, void *context,
+		 pid_t *pid);
+
+/* Runs a held command on until `ask` holds it again. Errors as above, but it is not killed. */
+int launch_continue(pid_t pid, launch_ask ask, void *context);
 
 /* Lets the command run. 0 or -errno. */
 int launch_release(pid_t pid);
 
 /* Ends a held command that is not wanted after all, and reaps it. */
 void launch_kill(pid_t pid);
-
-#define LAUNCH_SYSCALLS_MAX 20000
 
 #endif

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -19,6 +21,7 @@
 /* /proc files of one process are short, but for maps; a hostile one cannot make them endless. */
 #define PROC_TEXT_MAX 4096
 #define PF_KTHREAD    0x00200000
+#define VDSO_MAX      (1 << 20)
 
 static int open_proc(pid_t pid, const char *name)
 {
@@ -147,7 +150,7 @@ int process_open(pid_t pid, struct process **out)
 
 static void mappings_clear(struct process *process)
 {
-	vec_for_each (mapping, &process->mappings)
+	vec_for_each(mapping, &process->mappings)
 		free(mapping->path);
 	process->mappings.count = 0;
 }
@@ -158,7 +161,7 @@ void process_free(struct process *process)
 		return;
 	mappings_clear(process);
 	free(process->mappings.items);
-	vec_for_each (image, &process->images)
+	vec_for_each(image, &process->images)
 		image_free(*image);
 	free(process->images.items);
 	free(process->comm);
@@ -217,19 +220,41 @@ static int open_mapped(pid_t pid, const struct mapping *mapping)
 	return fd;
 }
 
+/*
+ * The vDSO has no file, but it is the same in every process of a kernel: a copy of ours will do.
+ * Where a target's is larger than ours, the copy stops with EFAULT, and it goes without.
+ */
+static int open_vdso(const struct mapping *mapping)
+{
+	const void *ours = (const void *)getauxval(AT_SYSINFO_EHDR);
+	size_t size = mapping->end - mapping->start;
+	int fd;
+
+	if (!ours || size > VDSO_MAX)
+		return -ENOENT;
+	fd = memfd_create("vdso", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, ours, size) == (ssize_t)size)
+		return fd;
+	close(fd);
+	return -EFAULT;
+}
+
 /* The image of a mapping: one that is known, or opened now; NULL where there is none to be had. */
 static struct image *image_of(struct process *process, const struct mapping *mapping)
 {
+	bool vdso = strcmp(mapping->path, "[vdso]") == 0;
 	struct image *image;
 	int fd;
 
-	if (!mapping->inode || mapping->path[0] != '/')
+	if (!vdso && (!mapping->inode || mapping->path[0] != '/'))
 		return NULL;
-	vec_for_each (known, &process->images) {
+	vec_for_each(known, &process->images) {
 		if ((*known)->inode == mapping->inode && strcmp((*known)->path, mapping->path) == 0)
 			return *known;
 	}
-	fd = open_mapped(process->pid, mapping);
+	fd = vdso ? open_vdso(mapping) : open_mapped(process->pid, mapping);
 	if (fd < 0 || image_open(fd, mapping->path, &image))
 		return NULL;
 	/* image_open() took the inode from the file itself; on overlays maps may show another. */

@@ -113,7 +113,7 @@ int watch_open(struct watch **out)
 
 static void events_clear(struct watch *watch)
 {
-	vec_for_each (event, &watch->events)
+	vec_for_each(event, &watch->events)
 		free(event->path);
 	watch->events.count = 0;
 }

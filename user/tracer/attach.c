@@ -61,7 +61,7 @@ bool attach_kind_exists(enum tracer_kind kind)
 	int err;
 
 	if (kind == TRACER_PERF)
-		return true;
+		return access("/sys/bus/event_source/devices/uprobe/type", F_OK) == 0;
 	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type(kind));
 	CLEANUP(cleanup_fd)
 	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_kind", "GPL", program,

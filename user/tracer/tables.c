@@ -21,7 +21,7 @@ int tables_init(struct tables *tables, uint32_t slots)
 
 void tables_deinit(struct tables *tables)
 {
-	vec_for_each (image, &tables->images)
+	vec_for_each(image, &tables->images)
 		unwind_table_free(image->table);
 	free(tables->images.items);
 	for (uint32_t i = 0; tables->slices && i < tables->slice_count; i++)
@@ -38,7 +38,7 @@ void tables_deinit(struct tables *tables)
 
 static struct tables_image *find_image(const struct tables *tables, const struct image *image)
 {
-	vec_for_each (known, &tables->images) {
+	vec_for_each(known, &tables->images) {
 		if (known->dev == image->dev && known->inode == image->inode &&
 		    known->size == image->size)
 			return known;
@@ -137,7 +137,7 @@ struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows
 {
 	uint64_t pairs = more_rows / 2, pages = MORE_PAGES;
 
-	vec_for_each (image, &tables->images) {
+	vec_for_each(image, &tables->images) {
 		pairs += image->table ? row_pairs_of(image->table) : 0;
 		pages += image->table ? image->table->page_count : 0;
 	}
@@ -160,7 +160,7 @@ int tables_place(struct tables *tables, const struct tables_sizes *sizes,
 	    extents_init(&tables->free_pages, sizes->pages) ||
 	    extents_init(&tables->free_mappings, sizes->mappings))
 		return -ENOMEM;
-	vec_for_each (image, &tables->images) {
+	vec_for_each(image, &tables->images) {
 		if (image->table)
 			place(tables, image);
 	}
@@ -171,7 +171,7 @@ size_t tables_used(const struct tables *tables)
 {
 	size_t bytes = 0;
 
-	vec_for_each (image, &tables->images)
+	vec_for_each(image, &tables->images)
 		bytes += image->row_pairs * sizeof(struct unwind_row_pair) +
 			 image->placed.page_count * sizeof(struct unwind_page);
 	return bytes;
@@ -237,7 +237,7 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 	size_t count = process->mappings.count;
 	uint32_t written = 0;
 
-	vec_for_each (mapping, &process->mappings) {
+	vec_for_each(mapping, &process->mappings) {
 		if (mapping->image && tables_add_image(tables, mapping->image))
 			return -ENOMEM;
 	}
@@ -252,7 +252,7 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 		extents_give(&tables->free_mappings, slice.first, slice.count);
 		return -ENOMEM;
 	}
-	vec_for_each (mapping, &process->mappings) {
+	vec_for_each(mapping, &process->mappings) {
 		if (passes_through(mapping))
 			tables->mappings[slice.first + written++] =
 				describe(tables, &slice, mapping);

@@ -18,6 +18,9 @@
 #define MORE_MAPPINGS 512
 #define MAPPINGS_MAX  (1 << 22)
 
+/* CO-RE finds the kernel's structures in it. */
+#define KERNEL_BTF "/sys/kernel/btf/vmlinux"
+
 static bool libbpf_verbose;
 
 static int print_libbpf(enum libbpf_print_level level, const char *format, va_list arguments)
@@ -218,6 +221,8 @@ int tracer_load(struct tracer *tracer)
 						       room_for_mappings(&tracer->options));
 	int err;
 
+	if (access(KERNEL_BTF, R_OK) && errno == ENOENT)
+		return -ENODATA;
 	libbpf_verbose = tracer->options.verbose;
 	libbpf_set_print(print_libbpf);
 	err = load_best(tracer, &sizes);

@@ -1,0 +1,356 @@
+"""Stacks are right: where gdb stops at an allocator's entry, it sees the same return addresses as the walk.
+
+gdb stops by a hardware breakpoint, which is hit before the probe at the same address: past the probe a return
+probe would have taken the place of the return address. Stops are spread by seeded numbers of hits that are
+passed, and by letting the program run on now and then. Every call is recorded meanwhile (-s 1), so each list of
+gdb's has to be among the recorded stacks, frame by frame.
+
+ALLOCTRACE_GDB_STOPS is the number of stops over all programs (default 40); 300 and more take some minutes.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+from lib import OK, ROOT, Case, Process, Profile, Tracer, read_text, wait_for
+
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+import unwind_survey  # noqa: E402  (found by the line above)
+from test_unwind import build  # noqa: E402
+from unwind_survey import addresses_of  # noqa: E402
+
+STOPS = int(os.environ.get("ALLOCTRACE_GDB_STOPS", "40"))
+FRAMES_MAX = 128
+
+GDB = """
+import gdb, json, os, random, sys, threading
+
+pid, address, stops, seed, output = json.loads(os.environ["STOPS"])
+for setting in ("pagination off", "debuginfod enabled off", "backtrace past-main on", "backtrace past-entry on",
+                "backtrace limit unlimited", "print thread-events off", "confirm off"):
+    gdb.execute("set " + setting)
+for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
+    gdb.execute("handle %s nostop noprint pass" % name, to_string=True)
+gdb.execute("handle SIGSTOP stop noprint nopass", to_string=True)
+gdb.execute("attach %d" % pid, to_string=True)
+breakpoint = gdb.Breakpoint("*%#x" % address, type=gdb.BP_HARDWARE_BREAKPOINT)
+random = random.Random(seed)
+stopped = False
+
+def note(event):
+    global stopped
+    stopped = isinstance(event, gdb.BreakpointEvent)
+
+gdb.events.stop.connect(note)
+
+def alive():
+    return gdb.selected_inferior().pid != 0
+
+def go():
+    # True if it stopped at the breakpoint.
+    global stopped
+    stopped = False
+    gdb.execute("continue", to_string=True)
+    return stopped
+
+def run_on():
+    # Somewhere else, without stops on the way.
+    breakpoint.enabled = False
+    threading.Timer(random.uniform(0.01, 0.2), os.kill, (pid, 19)).start()
+    go()
+    breakpoint.enabled = True
+
+def stack():
+    found = []
+    frame = gdb.newest_frame()
+    exact = False
+    while frame is not None and len(found) < %(frames)d:
+        if frame.type() in (gdb.NORMAL_FRAME, gdb.SIGTRAMP_FRAME):
+            if frame.level() > 0:
+                found.append([frame.pc() - (not exact), frame.name() or "?"])
+            exact = frame.type() == gdb.SIGTRAMP_FRAME
+        last = frame
+        frame = frame.older()
+    return {"frames": found, "end": gdb.frame_stop_reason_string(last.unwind_stop_reason())}
+
+print("attached", flush=True)
+sys.stdin.readline()
+stacks = []
+while len(stacks) < stops and alive():
+    if random.random() < 0.3:
+        run_on()
+        if not alive():
+            break
+    breakpoint.ignore_count = random.randrange(60)
+    if not go():
+        break
+    stacks.append(stack())
+with open(output, "w") as file:
+    json.dump(stacks, file)
+if alive():
+    breakpoint.delete()
+    gdb.execute("detach", to_string=True)
+""".replace("%(frames)d", str(FRAMES_MAX))
+
+
+# --- programs that can be attached to before they work -----------------------------------------------
+
+
+class Reading(unwind_survey.Attached):
+    """Reads what it is to do from its stdin, until that ends."""
+
+    def start_reading(self, command, text):
+        self.text = text
+        self.process = self.spawn(*command, stdin=subprocess.PIPE, cwd=self.folder)
+        self.pid = self.process.pid
+        read = {"x86_64": "0 0x0 ", "aarch64": "63 0x0 "}[os.uname().machine]
+        self.process.wait_until(lambda: read_text(f"/proc/{self.pid}/syscall").startswith(read), "its reading")
+
+    def load(self):
+        self.process.process.stdin.write(self.text.encode())
+        self.process.process.stdin.close()
+        self.process.wait(unwind_survey.LIMIT)
+
+
+class Sqlite(Reading):
+    name = "sqlite3"
+    needs = ("sqlite3",)
+
+    def start(self):
+        rows = ", ".join(f"({n}, 'text {n * 7919}')" for n in range(400))
+        self.start_reading(
+            [self.find("sqlite3"), "-batch", "data.db"],
+            "create table t(a, b);\ncreate index i on t(b);\n"
+            + f"insert into t values {rows};\nselect max(b), count(*) from t group by a % 10 order by 2, 1;\n" * 100,
+        )
+
+
+class Clang(Reading):
+    name = "clang"
+    needs = ("clang++",)
+
+    def start(self):
+        source = unwind_survey.Clang(self.folder).command()[-3]
+        self.start_reading(
+            [self.find("clang++"), "-x", "c++", "-std=c++17", "-O2", "-c", "-", "-o", self.path("large.o")],
+            read_text(source),
+        )
+
+
+class UnwindTarget(unwind_survey.Line):
+    """One of tests/targets/unwind_*.c, without frame pointers."""
+
+    source = arguments = None
+    compiler = "cc"
+
+    def start(self):
+        self.start_line(build(self.source, self.folder, compiler=self.compiler), *self.arguments)
+
+
+class Signals(UnwindTarget):
+    source, arguments = "signal", ("raise", 20000)
+
+
+class SignalStack(UnwindTarget):
+    source, arguments = "signal", ("altstack", 20000)
+
+
+class Threads(UnwindTarget):
+    source, arguments = "thread", (3, 20000)
+
+
+class MuslThreads(Threads):
+    compiler = "musl-gcc"
+    needs = ("musl-gcc",)
+
+
+class Assembly(UnwindTarget):
+    source, arguments = "code", ("written", 20000)
+
+
+PROGRAMS = (
+    unwind_survey.Ledger, unwind_survey.Redis, unwind_survey.Python, unwind_survey.Node, Sqlite, Clang, Signals,
+    SignalStack, Threads, MuslThreads, Assembly,
+)  # fmt: skip
+
+
+# --- where the allocator is ------------------------------------------------------------------------
+
+
+def malloc_of(program, folder):
+    """Address of malloc in the program, from where alloctrace says it probes, and the file's own symbols."""
+    output = os.path.join(folder, "short.pb.gz")
+    tracer = Tracer(
+        [unwind_survey.lib.ALLOCTRACE, "-q", "-p", str(program.pid), "-d", "1ms", "-o", output], folder, cwd=folder
+    )
+    program.closers.append(tracer.kill)
+    if tracer.wait() != OK:
+        raise AssertionError(tracer.describe())
+    comments = "\n".join(Profile.read(output).comments)
+    path, offset = re.search(r"^# probes in (.*): (?:.* )?malloc\+(\d+)", comments, re.M).groups()
+    symbols = subprocess.run(["readelf", "-W", "--dyn-syms", path], capture_output=True, text=True, check=True).stdout
+    vaddr = int(re.search(r"^ *\d+: (\w+) +\d+ FUNC +\w+ +\w+ +\d+ malloc(?:@.*)?$", symbols, re.M).group(1), 16)
+    headers = subprocess.run(["readelf", "-W", "-l", path], capture_output=True, text=True, check=True).stdout
+    loads = re.findall(r"^ +LOAD +(0x\w+) (0x\w+) 0x\w+ (0x\w+)", headers, re.M)
+    for file_offset, start, size in [[int(number, 16) for number in load] for load in loads]:
+        if start <= vaddr < start + size:
+            at = vaddr - start + file_offset
+    for start, end, file_offset, mapped in unwind_survey.lib.text_mappings(program.pid):
+        if os.path.realpath(mapped) == os.path.realpath(path) and 0 <= at - file_offset < end - start:
+            return start + at - file_offset + int(offset)
+    raise AssertionError(f"{path} is not mapped")
+
+
+class Comparison:
+    """One program, stopped by gdb while it is recorded."""
+
+    def __init__(self, kind, folder, stops, seed):
+        self.folder = os.path.join(folder, f"run.{seed}")
+        os.mkdir(self.folder)
+        self.program = kind(self.folder, full=True)
+        self.stops = stops
+        self.seed = seed
+
+    def run(self):
+        try:
+            self.program.start()
+            self.record()
+        finally:
+            self.program.close()
+        self.known = {tuple(addresses_of(self.profile, sample)) for sample in self.profile.samples}
+
+    def record(self):
+        program, output = self.program, os.path.join(self.folder, "stops.json")
+        script = program.write("stops.py", GDB)
+        arguments = json.dumps([program.pid, malloc_of(program, self.folder), self.stops, self.seed, output])
+        gdb = Process(
+            ["gdb", "-nx", "-q", "-batch", "-x", script], self.folder, env=dict(os.environ, STOPS=arguments)
+        )
+        program.closers.append(gdb.kill)
+        gdb.wait_until(lambda: "attached" in gdb.stdout, "gdb")
+        path = os.path.join(self.folder, "profile.pb.gz")
+        tracer = Tracer(
+            [unwind_survey.lib.ALLOCTRACE, "-v", "-p", str(program.pid), "-s", "1", "-o", path, "-d", "600s",
+             "--max-stacks=500000"],
+            self.folder, cwd=self.folder,
+        )  # fmt: skip
+        program.closers.append(tracer.kill)
+        tracer.wait_recording()
+        load = threading.Thread(target=self.load, args=(gdb,), daemon=True)
+        load.start()
+        gdb.process.stdin.write(b"go\n")
+        gdb.process.stdin.flush()
+        if gdb.wait(600) != 0:
+            raise AssertionError(gdb.describe())
+        wait_for(lambda: os.path.exists(output), f"the stops of {gdb.describe()}")
+        # Interrupted, so that it is over when it is over: the program may have ended by itself.
+        if tracer.stop() != OK:
+            raise AssertionError(tracer.describe())
+        with open(output) as file:
+            self.stacks = json.load(file)
+        self.profile = Profile.read(path)
+
+    def load(self, gdb):
+        try:
+            self.program.load()
+        except (AssertionError, OSError, subprocess.SubprocessError):
+            return  # it was ended with gdb's last stop, or gdb was
+        # There will be no more hits: by this gdb stops, and lets go. One signal may end a run without stops.
+        while not gdb.ended:
+            try:
+                os.kill(self.program.pid, signal.SIGSTOP)
+            except ProcessLookupError:
+                return
+            time.sleep(0.1)
+
+    def differences(self):
+        """[text] for each stack of gdb's that was not recorded."""
+        found = []
+        for stack in self.stacks:
+            addresses = tuple(address for address, _ in stack["frames"])
+            if addresses not in self.known:
+                found.append(self.explain(stack, addresses))
+        return found
+
+    def explain(self, stack, addresses):
+        def common(known):
+            return next((i for i, (a, b) in enumerate(zip(known, addresses)) if a != b), min(len(known), len(addresses)))
+
+        nearest = max(self.known, key=common, default=())
+        same = common(nearest)
+        names = {f.address: f.name for frames in self.profile.locations.values() for f in frames}
+        rest = " ".join(f"{address:#x}({name})" for address, name in stack["frames"][same : same + 6])
+        recorded = " ".join(f"{address:#x}({names.get(address)})" for address in nearest[same : same + 6])
+        inner = " < ".join(name for _, name in stack["frames"][max(0, same - 4) : same])
+        return (
+            f"{same} frames are the same (the last: {inner}); then gdb has {len(addresses) - same}: {rest or '-'} "
+            f"[{stack['end']}], the nearest recorded {len(nearest) - same}: {recorded or '-'}"
+        )
+
+
+@unittest.skipUnless(shutil.which("gdb"), "gdb is not installed")
+class GdbAgrees(Case):
+    limit = 1800
+
+    def assert_agree(self, kind):
+        if kind.missing():
+            self.skipTest(kind.missing())
+        wanted = -(-STOPS // len(PROGRAMS))
+        stopped = 0
+        differences = []
+        for run in range(5):
+            comparison = Comparison(kind, self.folder, wanted - stopped, 1000 * run + random.Random(kind.__name__).randrange(1000))
+            comparison.run()
+            stopped += len(comparison.stacks)
+            differences += comparison.differences()
+            if stopped >= wanted:
+                break
+        print(f"{kind.__name__}: {stopped} stops, {len(differences)} differences")
+        self.assertGreaterEqual(stopped, wanted)
+        self.assertFalse(differences, f"{len(differences)} of {stopped} stops:\n" + "\n".join(differences))
+
+    def test_in_a_stripped_program(self):
+        self.assert_agree(unwind_survey.Ledger)
+
+    def test_in_redis(self):
+        self.assert_agree(unwind_survey.Redis)
+
+    def test_in_python(self):
+        self.assert_agree(unwind_survey.Python)
+
+    def test_in_node(self):
+        self.assert_agree(unwind_survey.Node)
+
+    def test_in_sqlite(self):
+        self.assert_agree(Sqlite)
+
+    def test_in_clang(self):
+        self.assert_agree(Clang)
+
+    def test_through_signal_handlers(self):
+        self.assert_agree(Signals)
+
+    def test_through_signal_handlers_on_a_stack_of_their_own(self):
+        self.assert_agree(SignalStack)
+
+    def test_in_threads_of_glibc(self):
+        self.assert_agree(Threads)
+
+    def test_in_threads_of_musl(self):
+        self.assert_agree(MuslThreads)
+
+    def test_through_assembly_with_a_frame_pointer(self):
+        self.assert_agree(Assembly)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,257 @@
+#!/usr/bin/python3
+"""Boots kernels with an initramfs that traces the ledger, and judges what comes back.
+
+    boot.py FOLDER
+
+FOLDER has initramfs.gz and kernels.list, whose lines are NAME, PATH of an image (or nothing), and WHY there
+is none, between tabs. Each kernel's consoles stay in FOLDER/NAME.console and FOLDER/NAME.results.
+"""
+
+import base64
+import concurrent.futures
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+
+from lib import KERNEL_TOO_OLD, OK, Case, Profile, parse_books  # noqa: E402
+
+LIMIT = 240  # seconds for one machine, from power on to power off
+
+# Since when kernels have what each way of attaching needs. uprobe_multi came with 6.6, but its filter let
+# one thread through only until 6.10; stable kernels in between may or may not have the correction.
+OLDEST = (6, 1)
+SINCE = {"session": (6, 13), "multi": (6, 10), "perf": OLDEST}
+MAYBE_SINCE = {"multi": (6, 6)}
+KINDS = ("session", "multi", "perf")
+RUNS = KINDS + ("auto", "command")
+
+# What a kernel says when something in it is wrong, whoever is to blame.
+KERNEL_COMPLAINTS = re.compile(r"BUG:|WARNING: |Oops|general protection|Kernel panic|UBSAN|KASAN|Call Trace")
+
+
+def boot(image, initramfs, console, results):
+    """True if the machine switched itself off in time."""
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    # Emulated: KVM may not be there, and where it is nested it may hang. One thread for all processors,
+    # because breakpoints, which uprobes are, are not safe against other threads of the emulator.
+    command += ["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "1024"]
+    command += ["-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet"]
+    command += ["-serial", f"file:{console}", "-serial", f"file:{results}"]
+    with open(f"{console}.qemu", "w") as errors:
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=errors, timeout=LIMIT)
+            return done.returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+
+def read_results(path):
+    """{name of a run: {name of a file: its bytes}} of the runs that were handed over whole."""
+    with open(path, errors="replace") as file:
+        text = file.read().replace("\r", "")
+    found = {}
+    for name, encoded in re.findall(r"^begin (\w+)\n(.*?)^end \1$", text, re.MULTILINE | re.DOTALL):
+        archive = tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded)))
+        found[name] = {
+            os.path.basename(member.name): archive.extractfile(member).read()
+            for member in archive.getmembers()
+            if member.isfile()
+        }
+    return found
+
+
+class Failure(Exception):
+    pass
+
+
+def shortened(text, lines=10):
+    found = text.split("\n")
+    more = [f"and {len(found) - lines} lines more"] if len(found) > lines else []
+    return "\n".join(found[:lines] + more)
+
+
+class Run:
+    """One run of the tracer in the machine."""
+
+    def __init__(self, name, files):
+        self.name = name
+        self.files = files
+        self.status = int(self.text("status"))
+
+    def text(self, name):
+        return self.files.get(name, b"").decode(errors="replace")
+
+    def details(self):
+        parts = [f"exit status {self.status}"]
+        for name in ("stderr", "stderr.plain"):
+            if self.text(name).strip():
+                parts.append(f"--- {name}\n{self.text(name).strip()}")
+        return "\n".join(parts)
+
+    def require(self, condition, what):
+        if not condition:
+            raise Failure(f"{what}\n{self.details()}")
+
+    def refused(self):
+        """Was this way of attaching refused as it should be: own exit status, one line, nothing else?"""
+        self.require(self.status == KERNEL_TOO_OLD, f"exit status {self.status} and not {KERNEL_TOO_OLD}")
+        self.require(int(self.text("status.plain")) == KERNEL_TOO_OLD, "another exit status without -v")
+        plain = self.text("stderr.plain")
+        self.require(re.fullmatch(r"alloctrace: [^\n]+\n", plain), "not one line on stderr")
+        self.require(not self.text("stdout.plain"), "something on stdout")
+        return "refused"
+
+    def exact(self, kinds):
+        """Did it attach by one of these kinds, with the ledger's figures and whole stacks?"""
+        self.require(self.status == OK, "failed")
+        books = [line for line in self.text("books").split("\n") if line.startswith("{")]
+        self.require(books, "no books of the ledger")
+        self.require("profile.pb.gz" in self.files, "no profile")
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(self.files["profile.pb.gz"])
+            file.flush()
+            profile = Profile.read(file.name)
+        kind = next((c[len("# attached by: ") :] for c in profile.comments if "# attached by: " in c), None)
+        self.require(kind in kinds, f"attached by {kind} and not by {' or '.join(kinds)}")
+        self.check_figures(profile, parse_books(books[0]))
+        self.check_stacks(profile)
+        return kind
+
+    def check_figures(self, profile, books):
+        checks = Case()
+        checks.longMessage = False
+        lost = {reason: count for reason, count in profile.losses().items() if count}
+        try:
+            checks.assert_books(profile, books)
+            checks.assert_books_balance(profile)
+        except AssertionError as error:
+            raise Failure(f"lost: {lost}\n{shortened(str(error))}\n{self.details()}") from None
+        self.require(not lost, f"lost: {lost}")
+        # Only a command's own start allocates outside of the ledger's sites.
+        others = [name for name in profile.sites() if name not in books]
+        self.require(others in ([], [None])[: 2 if self.name == "command" else 1], f"other sites: {profile.unnamed()}")
+
+    def check_stacks(self, profile):
+        complete, recorded = profile.counter("stacks: complete"), profile.counter("recorded")
+        walks = "\n".join(f"{n}: {c}" for n, c in profile.counters().items() if n.startswith("stacks: ") and c)
+        self.require(complete == recorded, f"of {recorded} stacks {complete} are complete\n{walks}")
+        self.require(not profile.counter("stacks: with a frame found by frame pointer"), walks)
+        for sample in profile.samples:
+            name = profile.site_of(sample)
+            frames = [frame.name for frame in sample.frames]
+            path = [f"site_{name}", f"mid_{name}", f"path_{name}"]
+            whole = any(frames[i : i + 3] == path for i in range(len(frames)))
+            self.require(name is None or whole, f"a stack of {name}: {frames}")
+
+
+def has(kind, release, runs):
+    """Has the kernel this way of attaching? Where it may or may not, the tracer's own word has to do."""
+    if release >= SINCE[kind]:
+        return True
+    works = runs.get(kind, {}).get("status", b"").strip() == b"0"
+    return release >= MAYBE_SINCE.get(kind, SINCE[kind]) and works
+
+
+def judge(name, release, runs):
+    """What became of one run, in a word or two. Raises Failure."""
+    if name not in runs:
+        raise Failure("did not come to its end")
+    run = Run(name, runs[name])
+    if release < OLDEST:
+        return run.refused()
+    if name not in KINDS:
+        # Without a wish it takes the best that there is.
+        return run.exact([next(kind for kind in KINDS if has(kind, release, runs))])
+    if has(name, release, runs):
+        return run.exact([name]) and "exact"
+    return run.refused()
+
+
+def tail(path, lines=25):
+    with open(path, errors="replace") as file:
+        return "\n".join(file.read().replace("\r", "").rstrip().split("\n")[-lines:])
+
+
+class Verdict:
+    """What a kernel was found to do: its line, what is wrong, and how many runs were as they should be."""
+
+    def __init__(self, name):
+        self.name = name
+        self.said = []
+        self.wrong = []
+        self.passed = 0
+
+    def add(self, run, release, runs):
+        try:
+            self.said.append(f"{run} {judge(run, release, runs)}")
+            self.passed += 1
+        except Failure as failure:
+            self.said.append(f"{run} FAILED")
+            self.wrong.append(f"{run}: {failure}")
+
+    def print(self, seconds):
+        outcome = "FAIL" if self.wrong else "ok  "
+        print(f"{outcome}  vm/{self.name}: {', '.join(self.said) or 'no result'}  ({seconds:.1f} s)")
+        for what in self.wrong:
+            for line in what.rstrip("\n").split("\n"):
+                print(f"      | {line}")
+        sys.stdout.flush()
+
+
+def test_kernel(name, image, folder):
+    """Boots one kernel: (its verdict, seconds that it took)."""
+    base = os.path.join(folder, re.sub(r"[^\w.+-]", "_", name))
+    console, results = f"{base}.console", f"{base}.results"
+    for path in (console, results):
+        open(path, "w").close()
+    started = time.monotonic()
+    ended = boot(image, os.path.join(folder, "initramfs.gz"), console, results)
+    seconds = time.monotonic() - started
+    runs = read_results(results)
+    verdict = Verdict(name)
+
+    kernel = runs.get("kernel")
+    if not ended or not kernel:
+        how = "switched itself off early" if ended else f"not switched off after {LIMIT} s, or not started"
+        verdict.wrong.append(f"the machine: {how}; the end of {console}:\n{tail(console)}\n{tail(console + '.qemu')}")
+    if kernel:
+        release = tuple(map(int, re.match(r"(\d+)\.(\d+)", kernel["release"].decode()).groups()))
+        for run in RUNS:
+            verdict.add(run, release, runs)
+        log = kernel["log"].decode(errors="replace")
+        complaints = [line for line in log.split("\n") if KERNEL_COMPLAINTS.search(line)]
+        if complaints:
+            verdict.wrong.append("the kernel:\n" + "\n".join(complaints))
+    return verdict, seconds
+
+
+def main():
+    folder = sys.argv[1]
+    passed = failed = skipped = 0
+    with open(os.path.join(folder, "kernels.list")) as file:
+        kernels = [line.rstrip("\n").split("\t") for line in file]
+    # An emulated machine keeps one processor busy.
+    with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), 4)) as pool:
+        tests = [image and pool.submit(test_kernel, name, image, folder) for name, image, _ in kernels]
+        for (name, image, why), test in zip(kernels, tests):
+            if not image:
+                skipped += 1
+                print(f"skip  vm/{name}: {why}", flush=True)
+                continue
+            verdict, seconds = test.result()
+            verdict.print(seconds)
+            passed += verdict.passed
+            failed += len(verdict.wrong)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not (passed or skipped) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

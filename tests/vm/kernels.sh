@@ -1,0 +1,135 @@
+#!/bin/sh
+# Debian's cloud kernels: they need no modules to boot in a virtual machine.
+#
+#	kernels.sh FOLDER
+#
+# Downloads the newest of each version (6.1, 6.12, ...) of each suite into FOLDER/kernels, and prints
+# a line for each:
+#	NAME <tab> PATH OF THE IMAGE <tab>
+#	NAME <tab>                   <tab> WHY THERE IS NONE
+# Images stay, and are not downloaded again; without a network those that are there will do.
+#
+# apt gets a configuration and folders of its own. From the machine's it takes the address of the Debian
+# mirror, and settings such as a proxy's.
+set -eu
+export LC_ALL=C
+
+folder=$1
+suites='bullseye bookworm bookworm-backports trixie trixie-backports sid'
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+arch=amd64
+
+say() {
+	printf '%s\t%s\t%s\n' "$1" "$2" "$3"
+}
+
+# The address that the machine gets Debian's main archive from. Where its package lists have been removed
+# nothing tells whose archive an address is, but for the usual name of its folder.
+find_mirror() {
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
+		head -n 1 | grep . ||
+		apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+		grep '/debian/$' | head -n 1
+}
+
+# configure SUITE: folders and configuration of its own, so that one suite's versions do not hide another's.
+configure() {
+	apt=$folder/apt/$1
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	signed=
+	[ -r "$keyring" ] && signed=" signed-by=$keyring"
+	echo "deb [arch=$arch$signed] $mirror $1 main" >"$apt/sources.list"
+	# Hooks of the machine's configuration, which may empty its own cache, are not for us.
+	cat >"$apt/apt.conf" <<-END
+		#clear APT::Update;
+		#clear DPkg;
+		#clear APT::Architectures;
+		APT::Architectures { "$arch"; };
+		APT::Update::Error-Mode "any";
+		APT::Sandbox::User "root";
+		Acquire::Languages "none";
+		Acquire::Retries "2";
+		Acquire::http::Timeout "30";
+		Acquire::https::Timeout "30";
+		Dir::Etc::sourcelist "$apt/sources.list";
+		Dir::Etc::sourceparts "-";
+		Dir::Etc::preferences "-";
+		Dir::Etc::preferencesparts "-";
+		Dir::State::lists "$apt/lists";
+		Dir::State::status "/dev/null";
+		Dir::State::extended_states "$apt/extended_states";
+		Dir::Cache "$apt/cache";
+		Dir::Cache::srcpkgcache "";
+		Dir::Cache::pkgcache "";
+	END
+}
+
+# The last error of what has been logged, as one line.
+last_error() {
+	{ grep '^E: ' "$apt/log" || cat "$apt/log"; } | tail -n 1 | tr '\t' ' '
+}
+
+# The newest of each major.minor of the suite configured, as "6.12.95+deb12-cloud-amd64".
+versions() {
+	apt-cache -c "$apt/apt.conf" pkgnames linux-image- |
+		sed -n "s/^linux-image-\([0-9].*-cloud-$arch\)$/\1/p" | sort -V |
+		awk '{ split($0, part, "."); key = part[1] "." part[2] }
+		     key != last && last != "" { print newest }
+		     { last = key; newest = $0 }
+		     END { if (last != "") print newest }'
+}
+
+# fetch VERSION IMAGE: the image is complete when it has its name.
+fetch() {
+	# From 7.2 on the image is in a package of its own, and in another folder: linux-image only depends on it.
+	package=$(apt-cache -c "$apt/apt.conf" pkgnames "linux-binary-$1" | grep -Fx "linux-binary-$1" ||
+		echo "linux-image-$1")
+	rm -rf "$apt/package"
+	mkdir "$apt/package"
+	(cd "$apt/package" && timeout 300 apt-get -c "$apt/apt.conf" -qq download "$package") >"$apt/log" 2>&1 ||
+		return 1
+	dpkg-deb -x "$apt/package/"*.deb "$apt/package" 2>"$apt/log" || return 1
+	for image in "$apt/package/boot/vmlinuz-$1" "$apt/package/usr/lib/modules/$1/vmlinuz"; do
+		[ -e "$image" ] && mv "$image" "$2"
+	done
+	rm -rf "$apt/package"
+	[ -e "$2" ] || { echo "no vmlinuz in $package" >"$apt/log"; return 1; }
+}
+
+suite() {
+	images=$folder/kernels/$1
+	mkdir -p "$images"
+	configure "$1"
+	if ! timeout 180 apt-get -c "$apt/apt.conf" -qq update >"$apt/log" 2>&1; then
+		why="no package list: $(last_error)"
+		for image in "$images"/*-cloud-$arch; do
+			[ -e "$image" ] || { say "$1" '' "$why"; return; }
+			say "$1 ${image##*/}" "$image" ''
+		done
+		return
+	fi
+	wanted=$(versions)
+	[ -n "$wanted" ] || say "$1" '' 'has no cloud kernel'
+	for image in "$images"/*; do
+		case " $(echo $wanted) " in
+		*" ${image##*/} "*) ;;
+		*) rm -f "$image" ;;
+		esac
+	done
+	for version in $wanted; do
+		if [ -e "$images/$version" ] || fetch "$version" "$images/$version"; then
+			say "$1 $version" "$images/$version" ''
+		else
+			say "$1 $version" '' "not downloaded: $(last_error)"
+		fi
+	done
+}
+
+mirror=$(find_mirror) || mirror=
+for name in $suites; do
+	if [ -n "$mirror" ]; then
+		suite "$name"
+	else
+		say "$name" '' "this machine's package sources name no Debian mirror"
+	fi
+done
