@@ -32,7 +32,8 @@ LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -lm
 # What the build and the tests need, as Debian calls it.
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
 	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev
-TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format sqlite3
+TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
+	gdb llvm libc6-arm64-cross sqlite3 redis-server
 
 BPF_SOURCES  := bpf/alloctrace.bpf.c
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)

@@ -240,6 +240,7 @@ static __always_inline __u32 step_by_rule(struct walk *walk, const struct unwind
 	}
 	walk->slot = cfa + 8 * ra_slot;
 	walk->sp = cfa;
+	walk->exact = unwind_rule_exact_pc(rule);
 	/* Tables are pruned to call sites: where a signal interrupted, the rule may be another's.
 	 */
 	walk->mark = exact ? FRAME_UNSURE : 0;
