@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0
 /*
- * The entry points: one program per shape of function and way of attaching.
+ * The entry points: one program for all functions that allocate, which the link's cookie tells
+ * apart, so that a target needs few links, and the verifier looks at the walk once.
  *
- *   *_session   one link sees entry and return (6.13 and later); returning 1 at the entry means
- * that no return probe fires: all that an unsampled call costs is the entry
- *   *_entry     kernels without sessions: the entry only,
- *   *_return    and a return probe that fires for every call
- *   free_entry  a free needs no return
+ *   allocate_session  one link sees entry and return (6.13 and later); returning 1 at the entry
+ * means that no return probe fires: all that an unsampled call costs is the entry allocate_entry
+ * kernels without sessions: the entry only, allocate_return   and a return probe that fires for
+ * every call free_entry        a free needs no return
  *
  * The loader loads the ones that its way of attaching needs. Only data flow is here; sample.bpf.h,
  * stack.bpf.h and live.bpf.h do the work.
@@ -30,80 +30,73 @@ static __always_inline bool is_return(struct pt_regs *ctx)
 	return PT_REGS_IP(ctx) != bpf_get_func_ip(ctx);
 }
 
-/* An entry whose call allocates. Returns 1 where its return does not matter. */
-static __always_inline int allocate(struct pt_regs *ctx, __u32 slot, struct call *call)
+/*
+ * What the arguments ask for. False: the call hands over to another probed function by a tail jump,
+ * which will be counted.
+ */
+static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 cookie, struct call *call)
 {
-	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
+	__u64 count;
 
-	if (!cpu)
-		return 1;
-	count_up(cpu, COUNT_CALLS);
-	call->hit = sample_hit(cpu, call->size);
-	if (!call->hit) {
-		if (return_always)
-			call_skip(ctx, slot, cpu);
-		return 1;
+	switch (call->shape) {
+	case SHAPE_MALLOC:
+		call->size = PT_REGS_PARM1(ctx);
+		return true;
+	case SHAPE_CALLOC:
+		count = PT_REGS_PARM1(ctx);
+		call->size = count * PT_REGS_PARM2(ctx);
+		/* or clang makes it a 128-bit multiplication, which BPF has not */
+		barrier_var(call->size);
+		/*
+		 * A product that does not fit makes calloc fail: let it be sampled, and counted as
+		 * failed. Only where a factor has more than 32 bits is a division worth its time.
+		 */
+		if ((count | PT_REGS_PARM2(ctx)) >> 32 && count &&
+		    call->size / count != PT_REGS_PARM2(ctx))
+			call->size = ~0ULL;
+		return true;
+	case SHAPE_REALLOC:
+		call->pointer = PT_REGS_PARM1(ctx);
+		call->size = PT_REGS_PARM2(ctx);
+		return call->pointer || !(cookie & COOKIE_TAIL_CALLS);
+	case SHAPE_MEMALIGN:
+		call->size = PT_REGS_PARM2(ctx);
+		return PT_REGS_PARM1(ctx) > MALLOC_ALIGNMENT || !(cookie & COOKIE_TAIL_CALLS);
+	case SHAPE_POSIX_MEMALIGN:
+		call->pointer = PT_REGS_PARM1(ctx);
+		call->size = PT_REGS_PARM3(ctx);
+		return true;
+	default:
+		return false;
 	}
-	return call_begin(ctx, slot, cpu, call);
 }
 
-static __always_inline int malloc_begin(struct pt_regs *ctx)
+/* Is the block that realloc was given one of ours? */
+static __always_inline bool is_live(__u32 slot, __u64 address)
 {
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
-	struct call call = {.size = PT_REGS_PARM1(ctx)};
+	struct live_key key = {.address = address, .target = slot};
 
-	return allocate(ctx, slot, &call);
+	return address && bpf_map_lookup_elem(&live, &key);
 }
 
-static __always_inline int calloc_begin(struct pt_regs *ctx)
-{
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
-	__u64 count = PT_REGS_PARM1(ctx), size = PT_REGS_PARM2(ctx);
-	struct call call = {.size = count * size};
-
-	/*
-	 * A product that does not fit makes calloc fail: let it be sampled, and counted as failed.
-	 * Only where a factor has more than 32 bits is a division worth its time.
-	 */
-	barrier_var(call.size); /* or clang makes it a 128-bit multiplication, which BPF has not */
-	if ((count | size) >> 32 && count && call.size / count != size)
-		call.size = ~0ULL;
-	return allocate(ctx, slot, &call);
-}
-
-/* memalign and aligned_alloc. */
-static __always_inline int memalign_begin(struct pt_regs *ctx)
-{
-	__u64 cookie = bpf_get_attach_cookie(ctx);
-	struct call call = {.size = PT_REGS_PARM2(ctx)};
-
-	if (cookie & COOKIE_TAIL_CALLS && PT_REGS_PARM1(ctx) <= MALLOC_ALIGNMENT)
-		return 1;
-	return allocate(ctx, cookie & COOKIE_TARGET_MASK, &call);
-}
-
-static __always_inline int posix_memalign_begin(struct pt_regs *ctx)
-{
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
-	struct call call = {.size = PT_REGS_PARM3(ctx), .pointer = PT_REGS_PARM1(ctx)};
-
-	return allocate(ctx, slot, &call);
-}
-
-/* realloc frees what it is given and allocates: either may be of a sampled block. */
-static __always_inline int realloc_begin(struct pt_regs *ctx)
+/* The entry of a call that allocates. Returns 1 where its return does not matter. */
+static __always_inline int allocate_begin(struct pt_regs *ctx)
 {
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
-	struct call call = {.pointer = PT_REGS_PARM1(ctx), .size = PT_REGS_PARM2(ctx)};
-	struct live_key key = {.address = call.pointer, .target = slot};
+	struct call call = {.shape = cookie >> COOKIE_SHAPE_SHIFT};
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 
-	if (!cpu || (!call.pointer && cookie & COOKIE_TAIL_CALLS))
+	if (!cpu || !read_arguments(ctx, cookie, &call))
 		return 1;
 	count_up(cpu, COUNT_CALLS);
 	call.hit = sample_hit(cpu, call.size);
-	call.reallocs = call.pointer && bpf_map_lookup_elem(&live, &key);
+	/* Read anew, and unknown to the verifier: or it checks the walk once for each shape. */
+	barrier_var(cookie);
+	call.shape = cookie >> COOKIE_SHAPE_SHIFT;
+	/* realloc frees what it is given and allocates: either may be of a sampled block. */
+	if (call.shape == SHAPE_REALLOC)
+		call.reallocs = is_live(slot, call.pointer);
 	if (!call.hit && !call.reallocs) {
 		if (return_always)
 			call_skip(ctx, slot, cpu);
@@ -112,38 +105,23 @@ static __always_inline int realloc_begin(struct pt_regs *ctx)
 	return call_begin(ctx, slot, cpu, &call);
 }
 
-#define SESSION_AND_ENTRY(name, through_pointer)                                                   \
-	SEC("kprobe")                                                                              \
-	int name##_session(struct pt_regs *ctx)                                                    \
-	{                                                                                          \
-		return is_return(ctx) ? call_finish(ctx, through_pointer) : name##_begin(ctx);     \
-	}                                                                                          \
-	/* Returning 1 here would make some kernels remove the probe. */                           \
-	SEC("kprobe")                                                                              \
-	int name##_entry(struct pt_regs *ctx)                                                      \
-	{                                                                                          \
-		name##_begin(ctx);                                                                 \
-		return 0;                                                                          \
-	}
-
-SESSION_AND_ENTRY(malloc, false)
-SESSION_AND_ENTRY(calloc, false)
-SESSION_AND_ENTRY(realloc, false)
-SESSION_AND_ENTRY(memalign, false)
-SESSION_AND_ENTRY(posix_memalign, true)
-
-/* The result is in the return register. */
 SEC("kprobe")
-int pointer_return(struct pt_regs *ctx)
+int allocate_session(struct pt_regs *ctx)
 {
-	return call_finish(ctx, false);
+	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx);
 }
 
-/* The result is an error number; the address is where an argument pointed. */
 SEC("kprobe")
-int stored_return(struct pt_regs *ctx)
+int allocate_entry(struct pt_regs *ctx)
 {
-	return call_finish(ctx, true);
+	allocate_begin(ctx);
+	return 0; /* 1 would make some kernels remove the probe */
+}
+
+SEC("kprobe")
+int allocate_return(struct pt_regs *ctx)
+{
+	return call_finish(ctx);
 }
 
 SEC("kprobe")

@@ -129,6 +129,7 @@ static __always_inline void pending_drop(struct cpu_state *cpu, const struct pen
 struct call {
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the result goes */
+	__u32 shape;   /* enum allocator_shape */
 	bool hit;      /* to be sampled */
 	bool reallocs; /* pointer is a block that may be in the live set */
 };
@@ -145,7 +146,11 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 		.tid = (__u32)bpf_get_current_pid_tgid(),
 		.target = slot,
 	};
-	struct pending_call pending_call = {.size = call->size, .pointer = call->pointer};
+	struct pending_call pending_call = {
+		.size = call->size,
+		.pointer = call->pointer,
+		.shape = call->shape,
+	};
 	struct nested_key nested_key = {.target = slot};
 	__u64 return_address = 0;
 	enum counter loss = 0;
@@ -202,10 +207,10 @@ static __always_inline void realloc_settle(struct cpu_state *cpu, __u32 slot,
  * stores the address. False: the address cannot be read.
  */
 static __always_inline bool call_result(struct pt_regs *ctx, const struct pending_call *call,
-					bool through_pointer, __u64 *address)
+					__u64 *address)
 {
 	*address = PT_REGS_RC(ctx);
-	if (!through_pointer)
+	if (call->shape != SHAPE_POSIX_MEMALIGN)
 		return true;
 	if (*address & 0xffffffff) { /* an int: the upper half of the register is anything */
 		*address = 0;
@@ -215,7 +220,7 @@ static __always_inline bool call_result(struct pt_regs *ctx, const struct pendin
 }
 
 /* The return of a call, if its entry is in `pending`. */
-static __always_inline int call_finish(struct pt_regs *ctx, bool through_pointer)
+static __always_inline int call_finish(struct pt_regs *ctx)
 {
 	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
 	struct pending_key key = {
@@ -240,7 +245,7 @@ static __always_inline int call_finish(struct pt_regs *ctx, bool through_pointer
 		return 0;
 	call = *found;
 	bpf_map_delete_elem(&pending, &key);
-	if (call_result(ctx, &call, through_pointer, &address)) {
+	if (call_result(ctx, &call, &address)) {
 		struct live_block block = {
 			.stack = call.stack,
 			.size = call.size,

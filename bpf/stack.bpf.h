@@ -76,29 +76,40 @@ static __always_inline bool mapping_holds(const struct unwind_mapping *mapping, 
 	return pc >= mapping->start && pc < mapping->end;
 }
 
-/* The mapping that holds pc: that of the frame before, or by binary search. */
+/*
+ * Binary searches choose their half by a mask and not by a branch: no branch to mispredict, and one
+ * path for the verifier where there would be 2^16.
+ */
+static __always_inline void narrow(__u32 *low, __u32 *high, __u32 middle, __u32 below)
+{
+	*high ^= (*high ^ middle) & below;
+	*low ^= (*low ^ middle) & ~below;
+}
+
+/* The mapping that holds pc: that of the frame before, or the last that starts at or below it. */
 static __always_inline struct unwind_mapping *mapping_find(struct walk *walk, __u64 pc)
 {
 	__u32 low = walk->slice >> 32, high = low + (__u32)walk->slice, key = walk->mapping;
 	struct unwind_mapping *mapping = bpf_map_lookup_elem(&mappings, &key);
 
+	if (low == high) /* nothing known: what is at `key` is another target's */
+		return NULL;
 	if (mapping && mapping_holds(mapping, pc))
 		return mapping;
-	for (int i = 0; i < MAPPING_SEARCH_STEPS && low < high; i++) {
+	for (int i = 0; i < MAPPING_SEARCH_STEPS && high - low > 1; i++) {
 		key = low + (high - low) / 2;
 		mapping = bpf_map_lookup_elem(&mappings, &key);
 		if (!mapping)
 			return NULL;
-		if (pc < mapping->start) {
-			high = key;
-		} else if (pc >= mapping->end) {
-			low = key + 1;
-		} else {
-			walk->mapping = key;
-			return mapping;
-		}
+		/* Addresses of user space are positive: the sign of the difference tells. */
+		narrow(&low, &high, key, (__s64)(pc - mapping->start) >> 63);
 	}
-	return NULL;
+	key = low;
+	mapping = bpf_map_lookup_elem(&mappings, &key);
+	if (!mapping || !mapping_holds(mapping, pc))
+		return NULL;
+	walk->mapping = key;
+	return mapping;
 }
 
 static __always_inline struct unwind_row *row_at(__u32 number)
@@ -132,10 +143,8 @@ static __always_inline struct unwind_rule *rule_find(const struct unwind_mapping
 		row = row_at(middle);
 		if (!row)
 			return NULL;
-		if (row->pc_low <= (vaddr & (UNWIND_PAGE_SIZE - 1)))
-			low = middle;
-		else
-			high = middle;
+		narrow(&low, &high, middle,
+		       (__s32)((vaddr & (UNWIND_PAGE_SIZE - 1)) - row->pc_low) >> 31);
 	}
 	row = row_at(low);
 	if (!row)
@@ -144,23 +153,41 @@ static __always_inline struct unwind_rule *rule_find(const struct unwind_mapping
 	return bpf_map_lookup_elem(&unwind_rules, &rule);
 }
 
+struct trampoline {
+	struct return_instance *instance;
+	__u64 slot;
+	__u64 pc; /* 0: not found */
+};
+
+static long trampoline_step(__u64 index, struct trampoline *search)
+{
+	struct return_instance *instance = search->instance;
+
+	if (!instance)
+		return 1;
+	if (BPF_CORE_READ(instance, stack) == search->slot) {
+		search->pc = BPF_CORE_READ(instance, orig_ret_vaddr);
+		return 1;
+	}
+	search->instance = BPF_CORE_READ(instance, next);
+	return 0;
+}
+
 /*
  * A pending return probe has put a trampoline where the return address was. The kernel keeps the
- * original, with the place it was at.
+ * original, with the place it was at. 0: the address at that place is what it seems.
  */
-static __always_inline bool trampoline_resolve(struct walk *walk)
+static __always_inline __u64 trampoline_original(__u64 slot)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct return_instance *instance = BPF_CORE_READ(task, utask, return_instances);
+	struct trampoline search = {
+		.instance = BPF_CORE_READ(task, utask, return_instances),
+		.slot = slot,
+	};
 
-	for (int i = 0; i < RETURN_INSTANCES_MAX && instance; i++) {
-		if (BPF_CORE_READ(instance, stack) == walk->slot) {
-			walk->pc = BPF_CORE_READ(instance, orig_ret_vaddr);
-			return true;
-		}
-		instance = BPF_CORE_READ(instance, next);
-	}
-	return false;
+	if (search.instance)
+		bpf_loop(RETURN_INSTANCES_MAX, trampoline_step, &search, 0);
+	return search.pc;
 }
 
 static __always_inline bool read_word(__u64 address, __u64 *word)
@@ -282,9 +309,10 @@ static long walk_step(__u64 index, struct walk *walk)
 		return 1;
 	}
 	mapping = mapping_find(walk, at);
-	if (!mapping && walk->slot && trampoline_resolve(walk)) {
-		at = walk->pc - 1;
-		mapping = mapping_find(walk, at);
+	if (!mapping && walk->slot) {
+		walk->pc = trampoline_original(walk->slot) ?: walk->pc;
+		walk->slot = 0; /* what that is, the next round finds out */
+		return 0;
 	}
 	if (!mapping) {
 		/* The first is what called the allocator, whatever is known of it. */
@@ -340,7 +368,8 @@ static __always_inline void stack_walk(struct pt_regs *ctx, struct target *targe
 	};
 
 	walk.mapping = walk.slice >> 32;
-	bpf_loop(MAX_FRAMES + 1, walk_step, &walk, 0);
+	/* A frame may take a second round, after a trampoline. */
+	bpf_loop(2 * MAX_FRAMES, walk_step, &walk, 0);
 	/* The tables of a slice that is not in use any more may have been written over. */
 	if (walk.slice != *(volatile const __u64 *)&target->mappings)
 		walk.end = WALK_MAPPINGS_CHANGED;

@@ -21,11 +21,23 @@
 /* Gaps between samples are drawn from this many quantiles of the exponential distribution. */
 #define GAP_COUNT 4096
 
+/* What the arguments and the result of a probed function mean. */
+enum allocator_shape {
+	SHAPE_MALLOC,	      /* (size) -> pointer */
+	SHAPE_CALLOC,	      /* (count, size) -> pointer */
+	SHAPE_REALLOC,	      /* (pointer, size) -> pointer */
+	SHAPE_MEMALIGN,	      /* (alignment, size) -> pointer */
+	SHAPE_POSIX_MEMALIGN, /* (pointer to the result, alignment, size) -> 0 or errno */
+	SHAPE_FREE,	      /* (pointer) */
+	SHAPE_COUNT,
+};
+
 /*
  * A link's cookie: what a program has to know about the place it was hit at.
- * bits 0-15: slot of the target; above: flags.
+ * bits 0-15: slot of the target; 16: a flag; from 17: enum allocator_shape.
  */
 #define COOKIE_TARGET_MASK 0xffffU
+#define COOKIE_SHAPE_SHIFT 17
 /*
  * The function ends in a tail jump to another probed function (glibc: realloc of NULL, memalign
  * with a small alignment). The jump leaves stack pointer and return address as they were, so the
@@ -159,7 +171,8 @@ struct pending_call {
 	__u32 epoch;
 	__u8 sampled;
 	__u8 has_old;
-	__u8 pad[2];
+	__u8 shape; /* enum allocator_shape */
+	__u8 pad;
 };
 
 /* Allocations of one stack in one size class. */

@@ -40,7 +40,7 @@ for setting in ("pagination off", "debuginfod enabled off", "backtrace past-main
     gdb.execute("set " + setting)
 for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
     gdb.execute("handle %s nostop noprint pass" % name, to_string=True)
-gdb.execute("handle SIGSTOP stop noprint nopass", to_string=True)
+gdb.execute("handle SIGSTOP stop print nopass", to_string=True)
 gdb.execute("attach %d" % pid, to_string=True)
 breakpoint = gdb.Breakpoint("*%#x" % address, type=gdb.BP_HARDWARE_BREAKPOINT)
 random = random.Random(seed)
@@ -75,7 +75,8 @@ def stack():
     exact = False
     while frame is not None and len(found) < %(frames)d:
         if frame.type() in (gdb.NORMAL_FRAME, gdb.SIGTRAMP_FRAME):
-            if frame.level() > 0:
+            # Where the first frame of a thread has pushed a 0, gdb takes that for a frame.
+            if frame.level() > 0 and frame.pc():
                 found.append([frame.pc() - (not exact), frame.name() or "?"])
             exact = frame.type() == gdb.SIGTRAMP_FRAME
         last = frame
@@ -139,7 +140,7 @@ class Clang(Reading):
     needs = ("clang++",)
 
     def start(self):
-        source = unwind_survey.Clang(self.folder).command()[-3]
+        source = unwind_survey.Clang(self.folder, self.full).command()[-3]
         self.start_reading(
             [self.find("clang++"), "-x", "c++", "-std=c++17", "-O2", "-c", "-", "-o", self.path("large.o")],
             read_text(source),

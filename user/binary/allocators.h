@@ -5,22 +5,12 @@
 #ifndef ALLOCTRACE_ALLOCATORS_H
 #define ALLOCTRACE_ALLOCATORS_H
 
+#include "alloctrace.h"
 #include "binary/image.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* What a function's arguments and result mean. The kernel side has one program per shape. */
-enum allocator_shape {
-	SHAPE_MALLOC,	      /* (size) -> pointer */
-	SHAPE_CALLOC,	      /* (count, size) -> pointer */
-	SHAPE_REALLOC,	      /* (pointer, size) -> pointer */
-	SHAPE_MEMALIGN,	      /* (alignment, size) -> pointer */
-	SHAPE_POSIX_MEMALIGN, /* (pointer to the result, alignment, size) -> 0 or errno */
-	SHAPE_FREE,	      /* (pointer) */
-	SHAPE_COUNT,
-};
 
 struct allocator_function {
 	const char *name; /* static; the first of its aliases in the table's order */

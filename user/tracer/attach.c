@@ -139,64 +139,24 @@ int attach_sees_threads(struct tracer *tracer)
 /* --- programs -----------------------------------------------------------------------------------
  */
 
-struct shape_programs {
-	struct bpf_program *session, *entry, *ret;
-};
-
-static struct shape_programs programs_of(const struct alloctrace_bpf *bpf,
-					 enum allocator_shape shape)
-{
-	switch (shape) {
-	case SHAPE_MALLOC:
-		return (struct shape_programs){bpf->progs.malloc_session, bpf->progs.malloc_entry,
-					       bpf->progs.pointer_return};
-	case SHAPE_CALLOC:
-		return (struct shape_programs){bpf->progs.calloc_session, bpf->progs.calloc_entry,
-					       bpf->progs.pointer_return};
-	case SHAPE_REALLOC:
-		return (struct shape_programs){bpf->progs.realloc_session, bpf->progs.realloc_entry,
-					       bpf->progs.pointer_return};
-	case SHAPE_MEMALIGN:
-		return (struct shape_programs){bpf->progs.memalign_session,
-					       bpf->progs.memalign_entry,
-					       bpf->progs.pointer_return};
-	case SHAPE_POSIX_MEMALIGN:
-		return (struct shape_programs){bpf->progs.posix_memalign_session,
-					       bpf->progs.posix_memalign_entry,
-					       bpf->progs.stored_return};
-	default:
-		return (struct shape_programs){.entry = bpf->progs.free_entry};
-	}
-}
-
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 {
-	uint32_t multi = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
-	struct bpf_program *program;
+	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
+	const struct {
+		struct bpf_program *program;
+		bool wanted;
+		uint32_t type;
+	} programs[] = {
+		{bpf->progs.allocate_session, kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
+		{bpf->progs.allocate_entry, kind != TRACER_SESSION, type},
+		{bpf->progs.allocate_return, kind != TRACER_SESSION, type},
+		{bpf->progs.free_entry, true, type},
+		{bpf->progs.count_hit, kind == TRACER_MULTI, type},
+	};
 
-	bpf_object__for_each_program(program, bpf->obj)
-	{
-		if (bpf_program__type(program) == BPF_PROG_TYPE_KPROBE)
-			bpf_program__set_autoload(program, false);
-	}
-	for (enum allocator_shape shape = 0; shape < SHAPE_COUNT; shape++) {
-		struct shape_programs used = programs_of(bpf, shape);
-
-		if (kind == TRACER_SESSION && used.session) {
-			bpf_program__set_autoload(used.session, true);
-			bpf_program__set_expected_attach_type(used.session, ATTACH_UPROBE_SESSION);
-			continue;
-		}
-		bpf_program__set_autoload(used.entry, true);
-		bpf_program__set_expected_attach_type(used.entry, multi);
-		if (used.ret) {
-			bpf_program__set_autoload(used.ret, true);
-			bpf_program__set_expected_attach_type(used.ret, multi);
-		}
-	}
-	if (kind == TRACER_MULTI) {
-		bpf_program__set_autoload(bpf->progs.count_hit, true);
-		bpf_program__set_expected_attach_type(bpf->progs.count_hit, multi);
+	for (size_t i = 0; i < sizeof(programs) / sizeof(*programs); i++) {
+		bpf_program__set_autoload(programs[i].program, programs[i].wanted);
+		bpf_program__set_expected_attach_type(programs[i].program, programs[i].type);
 	}
 }
 
@@ -205,7 +165,7 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 
 /* The probe sites of an image that one program serves. */
 struct sites {
-	uint64_t *offsets, *cookies; /* both `count` */
+	uint64_t *offsets, *cookies; /* owned; both `count` */
 	uint32_t count;
 	pid_t tgid;
 	char path[64];
@@ -266,22 +226,25 @@ static int attach_program(struct tracer *tracer, const struct bpf_program *progr
 					   : attach_multi(tracer, program, sites, at_return);
 }
 
-static int attach_shape(struct tracer *tracer, enum allocator_shape shape,
-			const struct sites *sites)
+/* All functions that allocate, and those that free. */
+static int attach_sites(struct tracer *tracer, const struct sites *allocate,
+			const struct sites *release)
 {
-	struct shape_programs programs = programs_of(tracer->bpf, shape);
+	const struct alloctrace_bpf *bpf = tracer->bpf;
 	int err;
 
-	if (!sites->count)
-		return 0;
-	if (tracer->kind == TRACER_SESSION && programs.session)
-		return attach_program(tracer, programs.session, sites, false);
 	/*
-	 * The return first: a call whose entry is seen must have its return seen too. Of a call
-	 * that is under way when the return probe comes, nothing is pending.
+	 * Frees first, so that no allocation is recorded whose free would pass unseen (before a
+	 * recording begins, the flag that holds all back serves that too). Returns before entries:
+	 * a call whose entry is seen must have its return seen; of one under way when the return
+	 * probe comes, nothing is pending.
 	 */
-	err = programs.ret ? attach_program(tracer, programs.ret, sites, true) : 0;
-	return err ? err : attach_program(tracer, programs.entry, sites, false);
+	err = attach_program(tracer, bpf->progs.free_entry, release, false);
+	if (!err && tracer->kind == TRACER_SESSION)
+		return attach_program(tracer, bpf->progs.allocate_session, allocate, false);
+	if (!err)
+		err = attach_program(tracer, bpf->progs.allocate_return, allocate, true);
+	return err ? err : attach_program(tracer, bpf->progs.allocate_entry, allocate, false);
 }
 
 /* Return addresses that mark a call as part of another, as seen from every probe site. */
@@ -320,38 +283,45 @@ static void close_links(struct tracer *tracer, size_t keep)
 	}
 }
 
+static int sites_init(struct sites *sites, const struct image *image, pid_t tgid, size_t capacity)
+{
+	*sites = (struct sites){.tgid = tgid};
+	/* The descriptor, not a path: it is the file that was looked at. */
+	snprintf(sites->path, sizeof(sites->path), "/proc/self/fd/%d", image->fd);
+	sites->offsets = calloc(capacity, sizeof(*sites->offsets));
+	sites->cookies = calloc(capacity, sizeof(*sites->cookies));
+	return sites->offsets && sites->cookies ? 0 : -ENOMEM;
+}
+
+static void sites_deinit(struct sites *sites)
+{
+	free(sites->offsets);
+	free(sites->cookies);
+}
+
 int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
 		  const struct allocator *allocator)
 {
-	CLEANUP(cleanup_free) uint64_t *offsets = NULL;
-	CLEANUP(cleanup_free) uint64_t *cookies = NULL;
+	CLEANUP(sites_deinit) struct sites allocate = {0};
+	CLEANUP(sites_deinit) struct sites release = {0};
 	size_t before = tracer->links.count;
 	int err = add_nested(tracer, slot, allocator);
 
-	offsets = calloc(allocator->function_count, sizeof(*offsets));
-	cookies = calloc(allocator->function_count, sizeof(*cookies));
-	if (!offsets || !cookies)
-		err = -ENOMEM;
-	/*
-	 * SHAPE_FREE comes first, so that no allocation is recorded whose free would pass unseen
-	 * (while a recording runs, the flag that holds both back is already set).
-	 */
-	for (int i = SHAPE_COUNT - 1; i >= 0 && !err; i--) {
-		struct sites sites = {.offsets = offsets, .cookies = cookies, .tgid = tgid};
+	if (!err)
+		err = sites_init(&allocate, image, tgid, allocator->function_count);
+	if (!err)
+		err = sites_init(&release, image, tgid, allocator->function_count);
+	for (size_t i = 0; i < allocator->function_count && !err; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+		struct sites *sites = function->shape == SHAPE_FREE ? &release : &allocate;
 
-		/* The descriptor, not a path: it is the file that was looked at. */
-		snprintf(sites.path, sizeof(sites.path), "/proc/self/fd/%d", image->fd);
-		for (size_t j = 0; j < allocator->function_count; j++) {
-			const struct allocator_function *function = &allocator->functions[j];
-
-			if (function->shape != (enum allocator_shape)i)
-				continue;
-			offsets[sites.count] = function->site_offset;
-			cookies[sites.count++] =
-				slot | (function->tail_calls_allocator ? COOKIE_TAIL_CALLS : 0);
-		}
-		err = attach_shape(tracer, (enum allocator_shape)i, &sites);
+		sites->offsets[sites->count] = function->site_offset;
+		sites->cookies[sites->count++] =
+			slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
+			(function->tail_calls_allocator ? COOKIE_TAIL_CALLS : 0);
 	}
+	if (!err)
+		err = attach_sites(tracer, &allocate, &release);
 	if (err)
 		close_links(tracer, before);
 	return err;
