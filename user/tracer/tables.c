@@ -181,12 +181,13 @@ size_t tables_used(const struct tables *tables)
  */
 
 /*
- * Memory with code, but not code that returns: a return probe's trampoline there stands for another
- * address, and the walk has to find that.
+ * Memory with code, but none that a call returns to: a return probe's trampoline in [uprobes] stands for
+ * another address, and the walk has to find that. [vsyscall] lies in the kernel's half of the addresses,
+ * which the walk's searches rely on not to see.
  */
-static bool passes_through(const struct mapping *mapping)
+static bool can_return_to(const struct mapping *mapping)
 {
-	return strcmp(mapping->path, "[uprobes]") != 0;
+	return strcmp(mapping->path, "[uprobes]") != 0 && !(mapping->end >> 63);
 }
 
 static void note_use(struct tables *tables, struct tables_slice *slice, uint32_t index)
@@ -253,7 +254,7 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 		return -ENOMEM;
 	}
 	vec_for_each(mapping, &process->mappings) {
-		if (passes_through(mapping))
+		if (can_return_to(mapping))
 			tables->mappings[slice.first + written++] =
 				describe(tables, &slice, mapping);
 	}
