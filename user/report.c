@@ -209,6 +209,23 @@ static int fill_info(const struct recording *recording, const struct target_reco
 		       : -ENOMEM;
 }
 
+/* How the walks ended. That they are complete the summary says as a share. */
+static int add_walks(struct profile *profile, const struct tracer_walks *walks)
+{
+	static const char *const texts[] = {
+#define X(id, text) [id] = "stacks: " text,
+		WALK_ENDS(X)
+#undef X
+	};
+	int err = profile_add_counter(profile, "stacks: with a frame found without a rule",
+				      walks->unsure, PROFILE_DETAIL);
+
+	for (int i = 0; i < WALK_END_COUNT && !err; i++)
+		err = profile_add_counter(profile, texts[i], walks->samples[i],
+					  i == WALK_COMPLETE ? PROFILE_DETAIL : PROFILE_SEEN);
+	return err;
+}
+
 static int build_profile(const struct recording *recording, const struct target_record *target,
 			 struct profile **out)
 {
@@ -224,20 +241,9 @@ static int build_profile(const struct recording *recording, const struct target_
 	if (!err)
 		err = tracer_readback(recording->tracer, target->slot, profile, &walks);
 	if (!err) {
-		static const char *const texts[] = {
-#define X(id, text) [id] = "stacks: " text,
-			WALK_ENDS(X)
-#undef X
-		};
-
 		profile->info.calls -= target->calls_before;
 		profile->info.frees -= target->frees_before;
-		for (int i = 0; i < WALK_END_COUNT && !err; i++)
-			err = profile_add_counter(profile, texts[i], walks.samples[i], false);
-		if (!err)
-			err = profile_add_counter(profile,
-						  "stacks: with a frame found by frame pointer",
-						  walks.unsure, false);
+		err = add_walks(profile, &walks);
 	}
 	if (!err)
 		err = add_probes(profile, target);

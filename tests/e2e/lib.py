@@ -553,27 +553,29 @@ def alive(pid):
     return False
 
 
+def held_in_kernel():
+    """{("link" or "prog", id)} of every BPF object that some process holds a descriptor of."""
+    held = set()
+    for path in glob.glob("/proc/[0-9]*/fdinfo/*"):
+        with contextlib.suppress(OSError):
+            held |= {(what, int(id)) for what, id in re.findall(r"(link|prog)_id:\s+(\d+)", read_text(path))}
+    return held
+
+
 class Leftovers:
-    """Links and programs that are in the kernel now and were not when this was made, and whose owner is gone."""
+    """BPF links and programs that were not there when this was made, and that nobody holds."""
 
     def __init__(self):
-        self.before = self.ids()
-
-    @staticmethod
-    def ids():
-        return {(what, entry["id"]) for what in ("link", "prog") for entry in bpftool(what)}
+        self.before = {(what, entry["id"]) for what in ("link", "prog") for entry in bpftool(what)}
 
     def find(self):
-        found = []
-        for what in ("link", "prog"):
-            for entry in bpftool(what):
-                if (what, entry["id"]) in self.before:
-                    continue
-                # Somebody else's tracer may run on this machine as well.
-                if any(alive(owner["pid"]) for owner in entry.get("pids", [])):
-                    continue
-                found.append((what, entry))
-        return found
+        found = [(what, entry) for what in ("link", "prog") for entry in bpftool(what)]
+        held = held_in_kernel()  # after: what is made in between is not found
+        return [
+            (what, entry)
+            for what, entry in found
+            if (what, entry["id"]) not in self.before and (what, entry["id"]) not in held
+        ]
 
 
 def text_mappings(pid):

@@ -30,7 +30,7 @@ class SmallMaps(Case):
 
         # Who reads only the summary, or only the profile, is told as well.
         self.assertRegex(result.stdout, rf"(?m)^samples .* {lost:,} lost")
-        self.assertIn(f"{reasons[0]} {losses[reasons[0]]:,}", result.stdout)
+        self.assertIn(f"{reasons[0]}: {losses[reasons[0]]:,}", result.stdout)
         self.assertTrue([c for c in profile.comments if c.startswith("WARNING: ")], profile.comments)
 
     def test_full_live_map_is_a_counted_loss(self):

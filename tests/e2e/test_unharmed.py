@@ -5,7 +5,18 @@ import re
 import signal
 import unittest
 
-from lib import OK, TARGETS, Case, Leftovers, alive, changed_code, read_text, wait_for
+from lib import (
+    OK,
+    TARGETS,
+    Case,
+    Leftovers,
+    alive,
+    bpftool,
+    changed_code,
+    held_in_kernel,
+    read_text,
+    wait_for,
+)
 
 ROUNDS = 200
 KILL_ONE_IN = 8
@@ -82,8 +93,11 @@ class Unharmed(Case):
         self.assertEqual(changed_code(target.pid), [])
         tracer = self.tracer("-v", "-p", target.pid, "-s", "1", "-d", "600s")
         tracer.wait_recording()
-        # The proof proves something: while it runs, there are breakpoints to be seen.
+        # The proof proves something: while it runs, there is something to be seen.
         self.assertNotEqual(changed_code(target.pid), [])
+        held = held_in_kernel()
+        mine = {(what, entry["id"]) for what in ("link", "prog") for entry in bpftool(what)} - leftovers.before
+        self.assertTrue(mine & held)
         tracer.signal(signal.SIGKILL)
         tracer.wait()
         self.assert_nothing_left(target, leftovers)

@@ -16,7 +16,7 @@
  * - a call that fails changes nothing.
  *
  * Without --sizes every round visits every site once, with sizes from a few bytes to beyond the
- *mmap threshold. With --sizes mixed it is the "bulk" sites that work, some 27 MB a round, and the
+ *mmap threshold. With --sizes mixed it is the "bulk" sites that work, some 24 MB a round, and the
  *books also hold the variance of each figure's estimate when allocations are sampled every R bytes:
  * a sum of (1-p)/p for objects and s^2 (1-p)/p for bytes, p = 1 - exp(-s/R).
  */
@@ -96,8 +96,8 @@ void *call_posix_memalign(const request &q)
 /* name, call, release, middle size in bytes, allocations a round */
 #define BULK_SITES(X)                                                                              \
 	X(bulk_24, malloc(q.size), free, 24, 8192)                                                 \
-	X(bulk_64, operator new(q.size), operator delete, 64, 8192)                                \
-	X(bulk_128, malloc(q.size), free, 128, 6000)                                               \
+	X(bulk_64, operator new(q.size), operator delete, 64, 4096)                                \
+	X(bulk_128, malloc(q.size), free, 128, 3000)                                               \
 	X(bulk_256, calloc(1, q.size), free, 256, 4096)                                            \
 	X(bulk_384, malloc(q.size), free, 384, 2730)                                               \
 	X(bulk_512, realloc(nullptr, q.size), free, 512, 2048)                                     \

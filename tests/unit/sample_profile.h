@@ -107,9 +107,9 @@ static inline struct profile *sample_profile(uint64_t period)
 	assert_int_equal(profile_add_bucket(profile, cache, 3, 3 << 20, 0, 0), 0);
 	assert_int_equal(profile_add_bucket(profile, jit, 7, 7 * 48, 2, 2 * 48), 0);
 	profile->info.sampled = profile->info.recorded = 180 + 40 + 1900 + 3 + 7;
-	assert_int_equal(profile_add_counter(profile, "live map full", 0, true), 0);
-	assert_int_equal(profile_add_counter(profile, "pending map full", 0, true), 0);
-	assert_int_equal(profile_add_counter(profile, "failed allocations", 0, false), 0);
+	assert_int_equal(profile_add_counter(profile, "live map full", 0, PROFILE_LOSS), 0);
+	assert_int_equal(profile_add_counter(profile, "pending map full", 0, PROFILE_LOSS), 0);
+	assert_int_equal(profile_add_counter(profile, "failed allocations", 0, PROFILE_SEEN), 0);
 	assert_int_equal(
 		profile_add_probe(profile, SAMPLE_LIBC, "malloc+0 calloc+0 realloc+0 free+9"), 0);
 	assert_int_equal(profile_finish(profile), 0);

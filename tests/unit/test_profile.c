@@ -280,11 +280,11 @@ static void test_losses_are_the_counters_that_are_losses(void **state)
 
 	(void)state;
 	assert_int_equal(profile_losses(profile), 0);
-	assert_int_equal(profile_add_counter(profile, "live map full", 3, true), 0);
-	assert_int_equal(profile_add_counter(profile, "failed allocations", 100, false), 0);
-	assert_int_equal(profile_add_counter(profile, "stack map full", 4, true), 0);
+	assert_int_equal(profile_add_counter(profile, "live map full", 3, PROFILE_LOSS), 0);
+	assert_int_equal(profile_add_counter(profile, "failed allocations", 100, PROFILE_SEEN), 0);
+	assert_int_equal(profile_add_counter(profile, "stack map full", 4, PROFILE_LOSS), 0);
 	assert_int_equal(profile_losses(profile), 7);
-	assert_int_equal(profile_add_counter(profile, "wild", UINT64_MAX, true), 0);
+	assert_int_equal(profile_add_counter(profile, "wild", UINT64_MAX, PROFILE_LOSS), 0);
 	assert_true(profile_losses(profile) == UINT64_MAX);
 	profile_free(profile);
 }

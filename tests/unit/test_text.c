@@ -188,7 +188,7 @@ static void test_losses_are_named(void **state)
 	profile->counters.items[0].count = 1234;
 	profile->counters.items[2].count = 5;
 	profile->info.sampled += 1234 + 5 + 1;
-	assert_int_equal(profile_add_counter(profile, "stack map full", 1, true), 0);
+	assert_int_equal(profile_add_counter(profile, "stack map full", 1, PROFILE_LOSS), 0);
 	assert_int_equal(profile_add_warning(profile, "the live map was full"), 0);
 	text = summary(profile, 1);
 	assert_has(text, "3,370 taken, 2,130 recorded, 1,235 lost");
@@ -221,7 +221,7 @@ static struct profile *empty_profile(uint64_t calls, uint64_t sampled, uint64_t 
 	sample_info(profile, 512 * 1024);
 	profile->info.calls = calls;
 	profile->info.sampled = sampled;
-	assert_int_equal(profile_add_counter(profile, "stack map full", lost, true), 0);
+	assert_int_equal(profile_add_counter(profile, "stack map full", lost, PROFILE_LOSS), 0);
 	assert_int_equal(profile_finish(profile), 0);
 	return profile;
 }

@@ -440,7 +440,7 @@ static void comment_losses(struct encoder *e)
 	for (size_t i = 0; i < e->profile->counters.count; i++) {
 		const struct profile_counter *counter = &e->profile->counters.items[i];
 
-		comment(e, "# %s%s: %" PRIu64, counter->loss ? "lost, " : "", counter->name,
+		comment(e, "# %s%s: %" PRIu64, counter->kind == PROFILE_LOSS ? "lost, " : "", counter->name,
 			counter->count);
 	}
 }

@@ -125,15 +125,15 @@ static double percent(uint64_t part, uint64_t whole)
 
 /* "live map full: 12; stack map full: 3": the counters of one kind that are not 0. False: there is
  * none. */
-static bool write_counters(const struct profile *profile, bool losses, const char *heading,
-			   FILE *to)
+static bool write_counters(const struct profile *profile, enum profile_counter_kind kind,
+			   const char *heading, FILE *to)
 {
 	bool any = false;
 
 	for (size_t i = 0; i < profile->counters.count; i++) {
 		const struct profile_counter *counter = &profile->counters.items[i];
 
-		if (counter->loss != losses || !counter->count)
+		if (counter->kind != kind || !counter->count)
 			continue;
 		if (any)
 			fputs("; ", to);
@@ -149,7 +149,7 @@ static bool write_counters(const struct profile *profile, bool losses, const cha
 /* Names what was lost, on a line of its own. Nothing where nothing was. */
 static void write_losses(const struct profile *profile, FILE *to)
 {
-	if (!write_counters(profile, true, "LOST", to))
+	if (!write_counters(profile, PROFILE_LOSS, "LOST", to))
 		return;
 	fputc('\n', to);
 	label(to, "");
@@ -159,7 +159,7 @@ static void write_losses(const struct profile *profile, FILE *to)
 
 static void write_other_counters(const struct profile *profile, FILE *to)
 {
-	if (write_counters(profile, false, "also seen", to))
+	if (write_counters(profile, PROFILE_SEEN, "also seen", to))
 		fputc('\n', to);
 }
 

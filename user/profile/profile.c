@@ -190,10 +190,11 @@ int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hi
 	return vec_push(&profile->buckets, bucket);
 }
 
-int profile_add_counter(struct profile *profile, const char *name, uint64_t count, bool loss)
+int profile_add_counter(struct profile *profile, const char *name, uint64_t count,
+			enum profile_counter_kind kind)
 {
 	return vec_push(&profile->counters,
-			(struct profile_counter){.name = name, .count = count, .loss = loss});
+			(struct profile_counter){.name = name, .count = count, .kind = kind});
 }
 
 int profile_add_probe(struct profile *profile, const char *file, const char *functions)
@@ -407,7 +408,8 @@ uint64_t profile_losses(const struct profile *profile)
 	for (size_t i = 0; i < profile->counters.count; i++) {
 		const struct profile_counter *counter = &profile->counters.items[i];
 
-		if (counter->loss && __builtin_add_overflow(sum, counter->count, &sum))
+		if (counter->kind == PROFILE_LOSS &&
+		    __builtin_add_overflow(sum, counter->count, &sum))
 			return UINT64_MAX;
 	}
 	return sum;

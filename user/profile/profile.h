@@ -69,11 +69,17 @@ struct profile_bucket {
 	int64_t values[PROFILE_VALUES]; /* scaled, rounded: what every output prints the sum of */
 };
 
+enum profile_counter_kind {
+	PROFILE_SEEN,	/* worth telling where it is not 0 */
+	PROFILE_LOSS,	/* part of: sampled = recorded + failed + sum of losses */
+	PROFILE_DETAIL, /* only for who looks closely: pprof's comments */
+};
+
 /* One named count of things not recorded, or worth telling. */
 struct profile_counter {
 	const char *name; /* static */
 	uint64_t count;
-	bool loss; /* part of: sampled = recorded + sum of losses */
+	enum profile_counter_kind kind;
 };
 
 /* Everything that is told about a recording besides its sites. Strings are owned. */
@@ -154,7 +160,8 @@ int profile_add_site(struct profile *profile, const uint64_t *addresses, size_t 
 		     bool complete, uint32_t *index);
 int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hits,
 		       uint64_t alloc_bytes, uint64_t inuse_hits, uint64_t inuse_bytes);
-int profile_add_counter(struct profile *profile, const char *name, uint64_t count, bool loss);
+int profile_add_counter(struct profile *profile, const char *name, uint64_t count,
+			enum profile_counter_kind kind);
 int profile_add_probe(struct profile *profile, const char *file, const char *functions);
 int profile_add_warning(struct profile *profile, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

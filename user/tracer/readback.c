@@ -15,9 +15,9 @@
 
 static const struct {
 	const char *text;
-	bool loss;
+	enum profile_counter_kind kind;
 } counter_texts[COUNTER_COUNT] = {
-#define X(id, text_, loss_) [id] = {.text = (text_), .loss = (loss_)},
+#define X(id, text_, loss_) [id] = {(text_), (loss_) ? PROFILE_LOSS : PROFILE_SEEN},
 	COUNTERS(X)
 #undef X
 };
@@ -195,9 +195,9 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *
 	profile->info.sampled = counters[COUNT_SAMPLED];
 	for (int i = COUNT_FAILED; i < COUNTER_COUNT && !err; i++)
 		err = profile_add_counter(profile, counter_texts[i].text, counters[i],
-					  counter_texts[i].loss);
+					  counter_texts[i].kind);
 	if (!err)
 		err = profile_add_counter(profile, "recorded before another program was executed",
-					  forgotten, true);
+					  forgotten, PROFILE_LOSS);
 	return err;
 }
