@@ -32,7 +32,7 @@ import lib  # noqa: E402  (found by the line above)
 LIMIT = 600  # seconds for one program's workload
 ENDS = "stacks: "
 COMPLETE = "complete"
-UNSURE = "with a frame found by frame pointer"
+UNSURE = "with a frame found without a rule"
 
 
 # --- what a profile says of its stacks -------------------------------------------------------------

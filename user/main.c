@@ -11,6 +11,8 @@
  * sites, weights and their errors, the gaps between samples tracer/    the only code that touches
  * BPF: load (tracer), links (attach), maps -> profile (readback) symbol/    addresses -> names
  *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
+ *   targets.c  the processes of a recording: opened, probed, kept up with
+ *   command.c  a command started as a target
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
  *   cli.c      the command line

@@ -20,8 +20,7 @@ static const char *const extensions[] = {
 	[FORMAT_FOLDED] = "folded",
 };
 
-/* --- where it goes ------------------------------------------------------------------------------
- */
+/* --- where it goes --- */
 
 /* -f text writes nothing but the summary, and that to stdout unless told otherwise. */
 static bool writes_to_stdout(const struct settings *settings)
@@ -83,8 +82,7 @@ int report_prepare(struct recording *recording)
 	return code;
 }
 
-/* --- the profile --------------------------------------------------------------------------------
- */
+/* --- the profile --- */
 
 static void build_id_text(const struct image *image, char text[2 * IMAGE_BUILD_ID_MAX + 1])
 {
@@ -259,8 +257,7 @@ static int build_profile(const struct recording *recording, const struct target_
 	return 0;
 }
 
-/* --- names --------------------------------------------------------------------------------------
- */
+/* --- names --- */
 
 /* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
 static int name_location(struct profile *profile, struct symbolizer *symbolizer,
@@ -324,8 +321,7 @@ static int name_locations(struct profile *profile, const struct settings *settin
 	return err;
 }
 
-/* --- the files ----------------------------------------------------------------------------------
- */
+/* --- the files --- */
 
 /* A profile in its format, as bytes. */
 static int encode(const struct profile *profile, const struct settings *settings, uint8_t **data,

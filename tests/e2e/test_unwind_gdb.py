@@ -32,11 +32,13 @@ STOPS = int(os.environ.get("ALLOCTRACE_GDB_STOPS", "40"))
 FRAMES_MAX = 128
 
 GDB = """
-import gdb, json, os, random, sys, threading
+import gdb, json, os, random, subprocess, sys
 
 pid, address, stops, seed, output = json.loads(os.environ["STOPS"])
 for setting in ("pagination off", "debuginfod enabled off", "backtrace past-main on", "backtrace past-entry on",
-                "backtrace limit unlimited", "print thread-events off", "confirm off"):
+                "backtrace limit unlimited", "print thread-events off", "confirm off",
+                # Out of line it would step over a copy of the probe's own breakpoint, and never get on.
+                "displaced-stepping off"):
     gdb.execute("set " + setting)
 for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
     gdb.execute("handle %s nostop noprint pass" % name, to_string=True)
@@ -65,9 +67,12 @@ def go():
 def run_on():
     # Somewhere else, without stops on the way.
     breakpoint.enabled = False
-    threading.Timer(random.uniform(0.01, 0.2), os.kill, (pid, 19)).start()
+    later = "sleep %.3f; kill -STOP %d" % (random.uniform(0.01, 0.2), pid)
+    timer = subprocess.Popen(["sh", "-c", later], stderr=subprocess.DEVNULL)
     go()
-    breakpoint.enabled = True
+    timer.wait()
+    if alive():
+        breakpoint.enabled = True
 
 def stack():
     found = []

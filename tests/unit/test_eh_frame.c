@@ -20,8 +20,7 @@
 #include "binary/eh_frame.h"
 #include "util/vec.h"
 
-/* --- what readelf says --------------------------------------------------------------------------
- */
+/* --- what readelf says --- */
 
 struct text_row {
 	uint64_t start, end;
@@ -198,8 +197,7 @@ static void rows_of_readelf(const char *path, uint16_t machine, struct text_rows
 	qsort(rows->items, rows->count, sizeof(*rows->items), compare_rows);
 }
 
-/* --- what is read here --------------------------------------------------------------------------
- */
+/* --- what is read here --- */
 
 static const char *register_name(uint16_t machine, uint8_t reg)
 {

@@ -270,8 +270,7 @@ static void names_come_without_versions(void **state)
 	image_free(image);
 }
 
-/* --- what is not an image -----------------------------------------------------------------------
- */
+/* --- what is not an image --- */
 
 static int open_path(const char *path)
 {

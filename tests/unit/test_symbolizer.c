@@ -120,8 +120,7 @@ static uint64_t address_of(const char *program, const char *symbol)
 	return vaddr;
 }
 
-/* --- against addr2line --------------------------------------------------------------------------
- */
+/* --- against addr2line --- */
 
 /* Lists every address of every function that nm knows a size of. */
 static size_t list_addresses(const char *program, uint64_t *addresses)
@@ -287,8 +286,7 @@ static void chains_are_those_of_addr2line(void **state)
 	print_message("%zu addresses, %zu of them in inlined calls\n", compared, compared_inlined);
 }
 
-/* --- the one address that matters: a call in inlined code ---------------------------------------
- */
+/* --- the one address that matters: a call in inlined code --- */
 
 static void assert_grab_chain(const char *program)
 {
@@ -348,8 +346,7 @@ static void sources_are_told_apart(void **state)
 		image_free(images[i]);
 }
 
-/* --- symbols only -------------------------------------------------------------------------------
- */
+/* --- symbols only --- */
 
 /* The name at an address, "" for none; checks that there is nothing but a name. */
 static const char *name_at(struct symbolizer *symbolizer, struct image *image, uint64_t vaddr)
@@ -489,8 +486,7 @@ static void names_are_readable_and_raw(void **state)
 	symbolizer_free(raw);
 }
 
-/* --- what could go wrong ------------------------------------------------------------------------
- */
+/* --- what could go wrong --- */
 
 /* The linker leaves the DWARF of functions that it throws away, at address 0. */
 static void functions_thrown_away_claim_no_address(void **state)

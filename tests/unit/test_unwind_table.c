@@ -55,8 +55,7 @@ static enum unwind_kind kind_at(const struct unwind_table *table, const struct u
 	return (enum unwind_kind)unwind_rule_kind(rule_at(table, rules, vaddr));
 }
 
-/* --- against the rows ---------------------------------------------------------------------------
- */
+/* --- against the rows --- */
 
 struct check {
 	const struct unwind_table *table, *pruned;
@@ -140,8 +139,7 @@ static void an_aarch64_table_says_what_the_rows_say(void **state)
 	check_against_rows(aarch64_libc_path());
 }
 
-/* --- against the calls that a disassembler finds ------------------------------------------------
- */
+/* --- against the calls that a disassembler finds --- */
 
 /* objdump's line of a call: address, bytes, mnemonic. Its last byte's address, or 0. */
 static uint64_t call_end(char *line, bool aarch64)

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from lib import KERNEL_TOO_OLD, OK, Case, Profile, parse_books  # noqa: E402
 
-LIMIT = 240  # seconds for one machine, from power on to power off
+LIMIT = 300  # seconds for one machine, from power on to power off
 
 # Since when kernels have what each way of attaching needs. uprobe_multi came with 6.6, but its filter let
 # one thread through only until 6.10; stable kernels in between may or may not have the correction.
@@ -40,8 +40,9 @@ def boot(image, initramfs, console, results):
     """True if the machine switched itself off in time."""
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
     # Emulated: KVM may not be there, and where it is nested it may hang. One thread for all processors,
-    # because breakpoints, which uprobes are, are not safe against other threads of the emulator.
-    command += ["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "1024"]
+    # because breakpoints, which uprobes are, are not safe against other threads of the emulator. Without
+    # cmpxchg16b, because QEMU 7.2 leaves wild flags behind it, and kernels use it where they allocate.
+    command += ["-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"]
     command += ["-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet"]
     command += ["-serial", f"file:{console}", "-serial", f"file:{results}"]
     with open(f"{console}.qemu", "w") as errors:
@@ -142,7 +143,7 @@ class Run:
         complete, recorded = profile.counter("stacks: complete"), profile.counter("recorded")
         walks = "\n".join(f"{n}: {c}" for n, c in profile.counters().items() if n.startswith("stacks: ") and c)
         self.require(complete == recorded, f"of {recorded} stacks {complete} are complete\n{walks}")
-        self.require(not profile.counter("stacks: with a frame found by frame pointer"), walks)
+        self.require(not profile.counter("stacks: with a frame found without a rule"), walks)
         for sample in profile.samples:
             name = profile.site_of(sample)
             frames = [frame.name for frame in sample.frames]

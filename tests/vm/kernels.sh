@@ -14,7 +14,8 @@
 set -eu
 export LC_ALL=C
 
-folder=$1
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
 suites='bullseye bookworm bookworm-backports trixie trixie-backports sid'
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 arch=amd64
@@ -35,7 +36,7 @@ find_mirror() {
 # configure SUITE: folders and configuration of its own, so that one suite's versions do not hide another's.
 configure() {
 	apt=$folder/apt/$1
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/none"
 	signed=
 	[ -r "$keyring" ] && signed=" signed-by=$keyring"
 	echo "deb [arch=$arch$signed] $mirror $1 main" >"$apt/sources.list"
@@ -52,9 +53,9 @@ configure() {
 		Acquire::http::Timeout "30";
 		Acquire::https::Timeout "30";
 		Dir::Etc::sourcelist "$apt/sources.list";
-		Dir::Etc::sourceparts "-";
-		Dir::Etc::preferences "-";
-		Dir::Etc::preferencesparts "-";
+		Dir::Etc::sourceparts "$apt/none";
+		Dir::Etc::preferences "$apt/none/preferences";
+		Dir::Etc::preferencesparts "$apt/none";
 		Dir::State::lists "$apt/lists";
 		Dir::State::status "/dev/null";
 		Dir::State::extended_states "$apt/extended_states";
@@ -109,7 +110,7 @@ suite() {
 		return
 	fi
 	wanted=$(versions)
-	[ -n "$wanted" ] || say "$1" '' 'has no cloud kernel'
+	[ -n "$wanted" ] || { say "$1" '' 'has no cloud kernel'; return; }
 	for image in "$images"/*; do
 		case " $(echo $wanted) " in
 		*" ${image##*/} "*) ;;

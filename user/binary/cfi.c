@@ -36,7 +36,7 @@ bool cfi_registers_of(uint16_t machine, struct cfi_registers *out)
 	}
 }
 
-/* --- pointers and expressions ----------------------------------------------------------------- */
+/* --- pointers and expressions --- */
 
 static uint64_t read_format(struct reader *r, uint8_t format)
 {
@@ -170,7 +170,7 @@ static void set_cfa_expression(struct machine *m, struct reader r)
 	}
 }
 
-/* --- rules of registers ----------------------------------------------------------------------- */
+/* --- rules of registers --- */
 
 static void set_place(struct machine *m, uint64_t reg, struct cfi_place place)
 {
@@ -296,8 +296,7 @@ static int do_register(struct machine *m, uint8_t op, struct reader *r)
 	return HANDLED;
 }
 
-/* --- the CFA, the location, the rest ------------------------------------------------------------
- */
+/* --- the CFA, the location, the rest --- */
 
 static int set_cfa(struct machine *m, uint64_t reg, int64_t off, int64_t factor)
 {

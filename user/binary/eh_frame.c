@@ -72,7 +72,7 @@ const char *eh_frame_skip_text(enum eh_frame_skip reason)
 	return (unsigned int)reason < EH_FRAME_SKIP_COUNT ? texts[reason] : "?";
 }
 
-/* --- records ---------------------------------------------------------------------------------- */
+/* --- records --- */
 
 struct record {
 	size_t offset;	    /* of its length field */
@@ -335,7 +335,7 @@ static void sort_fdes(struct eh_frame *frame)
 	frame->stats.fdes = frame->count;
 }
 
-/* --- construction ----------------------------------------------------------------------------- */
+/* --- construction --- */
 
 void eh_frame_free(struct eh_frame *frame)
 {
@@ -412,7 +412,7 @@ int eh_frame_new(const struct eh_frame_section *sections, size_t section_count, 
 	return 0;
 }
 
-/* --- use -------------------------------------------------------------------------------------- */
+/* --- use --- */
 
 const struct eh_frame_range *eh_frame_text(const struct eh_frame *frame, size_t *count)
 {

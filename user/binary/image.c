@@ -69,8 +69,7 @@ static int read_new(const struct image *image, uint64_t offset, uint64_t n, uint
 	return 0;
 }
 
-/* --- opening ------------------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 static int check_header(const struct image *image, const Elf64_Ehdr *ehdr)
 {
@@ -253,8 +252,7 @@ void image_free(struct image *image)
 	free(image);
 }
 
-/* --- addresses ----------------------------------------------------------------------------------
- */
+/* --- addresses --- */
 
 bool image_offset_to_vaddr(const struct image *image, uint64_t offset, uint64_t *vaddr)
 {
@@ -301,8 +299,7 @@ int image_read(const struct image *image, uint64_t vaddr, void *to, size_t n)
 	return read_at(image->fd, to, n, segment->offset + (vaddr - segment->vaddr));
 }
 
-/* --- sections -----------------------------------------------------------------------------------
- */
+/* --- sections --- */
 
 /* What the contents come to in memory. */
 static uint64_t section_size(const struct image *image, const struct image_section_info *section)
@@ -456,8 +453,7 @@ int image_section(const struct image *image, const char *name, size_t max_size, 
 	return 0;
 }
 
-/* --- symbols ------------------------------------------------------------------------------------
- */
+/* --- symbols --- */
 
 struct symbol_visit {
 	const struct image *image;

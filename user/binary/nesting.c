@@ -291,7 +291,7 @@ static void find_tails(struct graph *graph)
 
 	do {
 		changed = false;
-		vec_for_each (edge, &graph->edges) {
+		vec_for_each(edge, &graph->edges) {
 			struct node *from = &graph->nodes[edge->from];
 
 			if (!edge->return_address && !from->tail_allocates &&
@@ -315,7 +315,7 @@ static int collect_returns(struct graph *graph)
 	struct addresses found = {0};
 	size_t kept = 0;
 
-	vec_for_each (edge, &graph->edges) {
+	vec_for_each(edge, &graph->edges) {
 		if (!edge->return_address || !graph->nodes[edge->from].allocates ||
 		    !reaches_allocator(graph, edge->target, true))
 			continue;

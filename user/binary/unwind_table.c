@@ -35,7 +35,7 @@ const char *unwind_loss_text(enum unwind_loss loss)
 	return (unsigned int)loss < UNWIND_LOSS_COUNT ? texts[loss] : "?";
 }
 
-/* --- the shared rules ------------------------------------------------------------------------- */
+/* --- the shared rules --- */
 
 int unwind_rules_new(struct unwind_rules **out)
 {
@@ -83,7 +83,7 @@ uint16_t unwind_rules_intern(struct unwind_rules *rules, const struct unwind_rul
 	return (uint16_t)rules->count++;
 }
 
-/* --- a row of call frame information -> a rule ------------------------------------------------ */
+/* --- a row of call frame information -> a rule --- */
 
 static bool to_slot(int64_t offset, int16_t *slot)
 {
@@ -225,7 +225,7 @@ bool unwind_rule_from_row(uint16_t machine, const struct cfi_row *row, struct un
 	return true;
 }
 
-/* --- building --------------------------------------------------------------------------------- */
+/* --- building --- */
 
 struct builder {
 	struct unwind_table *table;
@@ -462,7 +462,7 @@ void unwind_table_free(struct unwind_table *table)
 	free(table);
 }
 
-/* --- use -------------------------------------------------------------------------------------- */
+/* --- use --- */
 
 uint16_t unwind_table_find(const struct unwind_table *table, uint64_t vaddr)
 {

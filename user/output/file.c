@@ -46,7 +46,7 @@ static void cleanup_place(struct place *place)
 	cleanup_fd(&place->dir);
 }
 
-/* --- the walk ------------------------------------------------------------------------------- */
+/* --- the walk --- */
 
 struct walk {
 	const struct output_owner *owner; /* borrowed, may be NULL */
@@ -212,7 +212,7 @@ static int place_find(const char *path, const struct output_owner *owner, struct
 	return err;
 }
 
-/* --- what may be written, and how ----------------------------------------------------------- */
+/* --- what may be written, and how --- */
 
 /* Is it written to as it is (pipe, terminal, /dev/null, whatever /dev/stdout is), not replaced? */
 static bool place_is_direct(const struct place *place)

@@ -19,7 +19,8 @@ struct output_owner {
 /*
  * The path for one profile: pattern with %p (pid), %c (comm, with anything but letters, digits,
  * '.', '_',
- * '-' and '+', and a '.' or '-' at its beginning, replaced by '_') and %% expanded; a pattern that is an existing directory or ends in
+ * '-' and '+', and a '.' or '-' at its beginning, replaced by '_') and %% expanded; a pattern that
+ * is an existing directory or ends in
  * '/' gets "alloctrace.%c.%p.<extension>" appended; NULL is that name in the current folder. *path
  * is the caller's to free. 0, -EINVAL (unknown %), -ENOMEM.
  */

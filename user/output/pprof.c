@@ -113,7 +113,7 @@ static void *make(struct encoder *e, size_t count, size_t size)
 		pointers_;                                                                         \
 	})
 
-/* --- strings -------------------------------------------------------------------------------- */
+/* --- strings --- */
 
 /* A copy with U+FFFD for every byte that is no UTF-8 and every character that is not for print. */
 static char *clean_copy(const char *string)
@@ -199,7 +199,7 @@ static const char *or_unknown(const char *string)
 	return string && *string ? string : "unknown";
 }
 
-/* --- the tables ----------------------------------------------------------------------------- */
+/* --- the tables --- */
 
 static pb_value_type *value_type(struct encoder *e, const char *type, const char *unit)
 {
@@ -425,7 +425,7 @@ static void encode_samples(struct encoder *e)
 	e->message.n_sample = used;
 }
 
-/* --- comments ------------------------------------------------------------------------------- */
+/* --- comments --- */
 
 static void comment_losses(struct encoder *e)
 {
@@ -440,8 +440,8 @@ static void comment_losses(struct encoder *e)
 	for (size_t i = 0; i < e->profile->counters.count; i++) {
 		const struct profile_counter *counter = &e->profile->counters.items[i];
 
-		comment(e, "# %s%s: %" PRIu64, counter->kind == PROFILE_LOSS ? "lost, " : "", counter->name,
-			counter->count);
+		comment(e, "# %s%s: %" PRIu64, counter->kind == PROFILE_LOSS ? "lost, " : "",
+			counter->name, counter->count);
 	}
 }
 
@@ -475,7 +475,7 @@ static void encode_comments(struct encoder *e)
 	e->message.n_comment = e->comments.count;
 }
 
-/* --- bytes ---------------------------------------------------------------------------------- */
+/* --- bytes --- */
 
 /* Feeds zlib, whose counters are 32 bits wide, piece by piece. */
 static int deflate_all(z_stream *stream, const uint8_t *from, size_t size, uint8_t *to, size_t room)

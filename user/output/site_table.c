@@ -40,7 +40,7 @@ struct row {
 	char figures[PROFILE_VALUES][FIGURE_TEXT_MAX];
 };
 
-/* --- names ---------------------------------------------------------------------------------- */
+/* --- names --- */
 
 /*
  * A copy with "<..>" for template arguments: what tells two C++ frames apart is rarely in there.
@@ -105,7 +105,7 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* --- a site's lines ------------------------------------------------------------------------- */
+/* --- a site's lines --- */
 
 /* Puts the cursor behind the function that allocates. False: no frame has a name. */
 static bool find_allocating(struct frame_cursor *cursor, struct frame *frame)
@@ -218,7 +218,7 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 	return 0;
 }
 
-/* --- the table ------------------------------------------------------------------------------ */
+/* --- the table --- */
 
 static void format_rows(const struct profile *profile, struct row *rows, size_t count,
 			int widths[PROFILE_VALUES])

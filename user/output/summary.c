@@ -48,7 +48,7 @@ static bool is_exact(const struct profile *profile)
 	return profile->info.period <= 1;
 }
 
-/* --- what is this about? -------------------------------------------------------------------- */
+/* --- what is this about? --- */
 
 static void write_process(const struct profile *profile, FILE *to)
 {
@@ -96,7 +96,7 @@ static void write_probes(const struct profile *profile, FILE *to)
 	}
 }
 
-/* --- can I believe it? ---------------------------------------------------------------------- */
+/* --- can I believe it? --- */
 
 static void write_sampling(const struct profile *profile, FILE *to)
 {

@@ -81,7 +81,7 @@ void profile_free(struct profile *profile)
 	free(tables_of(profile));
 }
 
-/* --- adding --------------------------------------------------------------------------------- */
+/* --- adding --- */
 
 static char *copy(const char *string)
 {
@@ -302,7 +302,7 @@ int profile_set_lines(struct profile *profile, uint32_t location, const struct p
 	return 0;
 }
 
-/* --- finishing ------------------------------------------------------------------------------ */
+/* --- finishing --- */
 
 static int64_t round_value(double value)
 {

@@ -13,8 +13,7 @@
 #define CRC_CHUNK   (256 * 1024)
 #define GUARD_BYTES 4096
 
-/* --- opening a file that claims to have debug information ---------------------------------------
- */
+/* --- opening a file that claims to have debug information --- */
 
 struct survey {
 	bool has_dwarf;
@@ -96,8 +95,7 @@ static struct image *open_by_build_id(const char *root, const uint8_t *build_id,
 	return TAKE(image);
 }
 
-/* --- .gnu_debuglink -----------------------------------------------------------------------------
- */
+/* --- .gnu_debuglink --- */
 
 static bool file_crc(const struct image *image, uint32_t *crc)
 {
@@ -183,8 +181,7 @@ static struct image *open_by_link(const struct image *image, const char *root)
 	return found;
 }
 
-/* --- libdw --------------------------------------------------------------------------------------
- */
+/* --- libdw --- */
 
 const Elf_Data *debuginfo_section(Elf *elf, const char *name)
 {
@@ -297,8 +294,7 @@ static bool file_open(struct debuginfo_file *file, const struct image *image)
 	return file->dwarf && strings_end(file->elf);
 }
 
-/* --- .gnu_debugaltlink --------------------------------------------------------------------------
- */
+/* --- .gnu_debugaltlink --- */
 
 /*
  * libdw would follow the link by itself when it meets the first reference, with a plain open() of a
@@ -332,8 +328,7 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from, co
 	return true;
 }
 
-/* --- all of it ----------------------------------------------------------------------------------
- */
+/* --- all of it --- */
 
 int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out)
 {

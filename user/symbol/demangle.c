@@ -55,8 +55,7 @@ void demangler_free(struct demangler *demangler)
 	free(demangler);
 }
 
-/* --- the demangling itself ----------------------------------------------------------------------
- */
+/* --- the demangling itself --- */
 
 struct output {
 	char *bytes; /* DEMANGLE_MAX + 1 */
@@ -116,8 +115,7 @@ static char *demangle_new(const char *mangled, size_t length)
 	return strdup(bytes);
 }
 
-/* --- the names that have been seen --------------------------------------------------------------
- */
+/* --- the names that have been seen --- */
 
 static uint64_t hash_bytes(const char *bytes, size_t length)
 {

@@ -72,8 +72,7 @@ struct dwarf_index {
 	Dwarf_Off info_size;	 /* of .debug_info */
 };
 
-/* --- ranges -------------------------------------------------------------------------------------
- */
+/* --- ranges --- */
 
 static bool is_code(const struct image *image, uint64_t low, uint64_t high)
 {
@@ -112,8 +111,7 @@ static int add_ranges(struct dwarf_index *index, Dwarf_Die *die, uint64_t priori
 	return added;
 }
 
-/* --- one unit's tree ----------------------------------------------------------------------------
- */
+/* --- one unit's tree --- */
 
 struct walk {
 	struct dwarf_index *index;
@@ -278,8 +276,7 @@ static int index_unit_lazily(struct dwarf_index *index, struct unit *unit)
 	return err;
 }
 
-/* --- all units ----------------------------------------------------------------------------------
- */
+/* --- all units --- */
 
 /* The unit says nothing of its addresses, so its functions have to. */
 static int add_unit_by_functions(struct dwarf_index *index, struct unit *unit, uint32_t number,
@@ -377,8 +374,7 @@ bool dwarf_index_has_lines(const struct dwarf_index *index)
 	return index->lines && index->lines->d_size > 0;
 }
 
-/* --- one address --------------------------------------------------------------------------------
- */
+/* --- one address --- */
 
 /* Keeps libdw from decoding a line program that would take gigabytes. */
 static bool lines_are_decent(const struct dwarf_index *index, Dwarf_Die *unit)

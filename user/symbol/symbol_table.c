@@ -132,8 +132,7 @@ static int collect(struct symbol_table *table, const struct image *image, const 
 	return image_for_each_function(from, add_symbol, &collector) == -ENOMEM ? -ENOMEM : 0;
 }
 
-/* --- which name wins ----------------------------------------------------------------------------
- */
+/* --- which name wins --- */
 
 static unsigned int leading_underscores(const char *name)
 {

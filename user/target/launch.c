@@ -33,8 +33,10 @@ static void run_child(char *const argv[], const struct launch_user *user, int pi
 	sigset_t none;
 	int err;
 
+	/* What we block and ignore for ourselves would outlive the exec. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
 	err = become(user);
 	if (!err && ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 		err = -errno;

@@ -171,8 +171,7 @@ void process_free(struct process *process)
 	free(process);
 }
 
-/* --- the files behind the mappings --------------------------------------------------------------
- */
+/* --- the files behind the mappings --- */
 
 /* By the path in the target's root: for a mapping that is not there any more. */
 static int open_by_path(pid_t pid, const char *path)
@@ -266,8 +265,7 @@ static struct image *image_of(struct process *process, const struct mapping *map
 	return image;
 }
 
-/* --- the mappings -------------------------------------------------------------------------------
- */
+/* --- the mappings --- */
 
 /* First mapping that ends after address. */
 static size_t lower_bound(const struct process *process, uint64_t address)

@@ -42,8 +42,7 @@ static int link_create(struct uprobe_multi_attr *attr)
 	return fd < 0 ? -errno : fd;
 }
 
-/* --- which ways there are -----------------------------------------------------------------------
- */
+/* --- which ways there are --- */
 
 static uint32_t attach_type(enum tracer_kind kind)
 {
@@ -136,8 +135,7 @@ int attach_sees_threads(struct tracer *tracer)
 	return tracer->bpf->bss->self_test_hits > 0;
 }
 
-/* --- programs -----------------------------------------------------------------------------------
- */
+/* --- programs --- */
 
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 {
@@ -160,8 +158,7 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 	}
 }
 
-/* --- links --------------------------------------------------------------------------------------
- */
+/* --- links --- */
 
 /* The probe sites of an image that one program serves. */
 struct sites {

@@ -33,8 +33,7 @@ void tables_deinit(struct tables *tables)
 	extents_deinit(&tables->free_mappings);
 }
 
-/* --- images -------------------------------------------------------------------------------------
- */
+/* --- images --- */
 
 static struct tables_image *find_image(const struct tables *tables, const struct image *image)
 {
@@ -124,8 +123,7 @@ int tables_add_image(struct tables *tables, const struct image *image)
 	return 0;
 }
 
-/* --- arrays -------------------------------------------------------------------------------------
- */
+/* --- arrays --- */
 
 static uint32_t clamp(uint64_t value)
 {
@@ -177,13 +175,12 @@ size_t tables_used(const struct tables *tables)
 	return bytes;
 }
 
-/* --- slices -------------------------------------------------------------------------------------
- */
+/* --- slices --- */
 
 /*
- * Memory with code, but none that a call returns to: a return probe's trampoline in [uprobes] stands for
- * another address, and the walk has to find that. [vsyscall] lies in the kernel's half of the addresses,
- * which the walk's searches rely on not to see.
+ * Memory with code, but none that a call returns to: a return probe's trampoline in [uprobes]
+ * stands for another address, and the walk has to find that. [vsyscall] lies in the kernel's half
+ * of the addresses, which the walk's searches rely on not to see.
  */
 static bool can_return_to(const struct mapping *mapping)
 {

@@ -1,0 +1,36 @@
+/*
+ * The processes of a recording: opened, probed, and kept up with. These say what is wrong
+ * themselves.
+ */
+#ifndef ALLOCTRACE_TARGETS_H
+#define ALLOCTRACE_TARGETS_H
+
+#include "record.h"
+#include "target/watch.h"
+
+/* Opens the processes that the settings name. An exit code. */
+int targets_open(struct recording *recording);
+
+/*
+ * Takes a process over as a target. opened_at: CLOCK_MONOTONIC before its mappings were read. 0 or
+ * -ENOMEM, and then it is still the caller's.
+ */
+int targets_add(struct recording *recording, struct process *process, int64_t opened_at);
+
+/* Looks at the images of a target that have not been looked at yet. 0 or -ENOMEM. */
+int targets_find_allocators(struct target_record *target);
+
+/* Puts probes into the images of a target from index `from` on that have an allocator. 0 or -errno.
+ */
+int targets_attach(struct recording *recording, struct target_record *target, size_t from);
+
+/* The kernel side learns what a target maps now, and what brought an allocator gets probes. */
+void targets_remap(struct recording *recording, struct target_record *target);
+
+/* What has happened to the targets since the last call. */
+void targets_follow(struct recording *recording, struct watch *watch);
+
+/* Says why a process cannot be a target (errors of process_open()). The exit code for it. */
+int targets_say_error(pid_t pid, int err);
+
+#endif
