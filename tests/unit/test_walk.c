@@ -135,9 +135,13 @@ static void saved_frame_pointer_leads_on(void **state)
 static void realigned_frame_keeps_its_address_in_itself(void **state)
 {
 	(void)state;
-	/* fp = STACK + 32; the word below it is the CFA; the return address is below the CFA. */
-	WALK(STACK + 32, AT(DEREF), 1, 2, STACK + 64, 0x1234, 5, 6, AT(STOP));
-	EXPECT(WALK_COMPLETE, AT(DEREF), AT(STOP));
+	/*
+	 * fp = STACK + 32: the word below it is the CFA, it itself the caller's fp; the return
+	 * address is below the CFA.
+	 */
+	WALK(STACK + 32, AT(DEREF), 1, 2, STACK + 64, STACK + 80, 5, 6, AT(FP_16), 8, 9, 10,
+	     AT(STOP));
+	EXPECT(WALK_COMPLETE, AT(DEREF), AT(FP_16), AT(STOP));
 }
 
 static void procedure_linkage_entry_has_pushed_or_not(void **state)
@@ -190,6 +194,16 @@ static void undefined_frame_pointer_ends_where_it_is_needed(void **state)
 	(void)state;
 	WALK(STACK + 64, AT(LOST_FP), 1, AT(FP_16), 2, 3, 4, 5, 6, 7, AT(STOP));
 	EXPECT(WALK_NOT_GROWING, AT(LOST_FP), AT(FP_16));
+}
+
+static void frames_that_do_not_grow_end_the_walk(void **state)
+{
+	(void)state;
+	rules[SP_16] = rule(UNWIND_SP, 0, UNWIND_SLOT_SAME);
+	WALK(0, AT(SP_16), AT(SP_16), AT(STOP));
+	EXPECT(WALK_NOT_GROWING, AT(SP_16));
+	WALK(STACK - 8, AT(FP_16), AT(STOP), AT(STOP));
+	EXPECT(WALK_NOT_GROWING, AT(FP_16));
 }
 
 static void first_frame_of_the_program_is_complete(void **state)
@@ -428,6 +442,7 @@ int main(void)
 		TEST(code_without_rules_is_passed_by_frame_pointer_and_marked),
 		TEST(frame_pointer_below_the_stack_is_none),
 		TEST(undefined_frame_pointer_ends_where_it_is_needed),
+		TEST(frames_that_do_not_grow_end_the_walk),
 		TEST(first_frame_of_the_program_is_complete),
 		TEST(null_return_address_is_the_end),
 		TEST(unknown_code_is_asked_for_once),
