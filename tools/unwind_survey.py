@@ -38,15 +38,18 @@ UNSURE = "with a frame found without a rule"
 # --- what a profile says of its stacks -------------------------------------------------------------
 
 
-def addresses_of(profile, sample):
-    """A sample's frames as addresses, innermost first, without what is inlined into them."""
+def stacks_of(profile):
+    """[(addresses, sample)]: each sample's frames, innermost first, without what is inlined into them."""
     physical = {id(frames[0]): frames for frames in profile.locations.values() if frames}
     found = []
-    at = 0
-    while at < len(sample.frames):
-        frames = physical[id(sample.frames[at])]
-        found.append(frames[0].address)
-        at += len(frames)
+    for sample in profile.samples:
+        addresses = []
+        at = 0
+        while at < len(sample.frames):
+            frames = physical[id(sample.frames[at])]
+            addresses.append(frames[0].address)
+            at += len(frames)
+        found.append((tuple(addresses), sample))
     return found
 
 
@@ -64,8 +67,8 @@ class Walks:
         self.incomplete = {name: count for name, count in counts.items() if count}
         self.count = self.complete + sum(self.incomplete.values())
         frames = hits = 0
-        for sample in profile.samples:
-            frames += sample.values[0] * len(addresses_of(profile, sample))
+        for addresses, sample in stacks_of(profile):
+            frames += sample.values[0] * len(addresses)
             hits += sample.values[0]
         self.mean_depth = frames / hits if hits else 0
 
@@ -240,7 +243,7 @@ class Redis(Attached):
     def load(self):
         subprocess.run(
             [self.find("redis-benchmark"), "-s", self.socket, "-q", "-c", "20", "-r", "100000",
-             "-n", "40000" if self.full else "3000", "-t", "set,get,incr,lpush,rpop,sadd,hset,zadd,lrange_100,mset"],
+             "-n", "20000" if self.full else "300", "-t", "set,get,incr,lpush,rpop,sadd,hset,zadd,lrange_100,mset"],
             stdout=subprocess.DEVNULL, check=True, timeout=LIMIT,
         )  # fmt: skip
 
@@ -284,7 +287,7 @@ class Nginx(Attached):
         server.wait_until(lambda: os.path.exists(self.socket), "its socket")
 
     def load(self):
-        for n in range(8000 if self.full else 900):
+        for n in range(8000 if self.full else 1700):
             place = ("/", f"/say/{n}", "/pass", "/not-there")[n % 4]
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
                 client.connect(self.socket)
@@ -353,7 +356,7 @@ class Postgres(Attached):
         self.client.process.stdin.flush()
 
     def load(self):
-        self.say(POSTGRES_WORK.format(times=1000 if self.full else 150))
+        self.say(POSTGRES_WORK.format(times=200 if self.full else 30))
         self.client.wait_until(lambda: "done\n" in self.client.stdout, "done")
 
 
@@ -397,7 +400,7 @@ int main() { return %s; }
 
     def __init__(self, folder, full=False):
         super().__init__(folder, full)
-        self.period = 256 if full else 4096
+        self.period = 256 if full else 8192
 
     def command(self):
         headers = self.HEADERS if self.full else ("algorithm", "map", "set", "sstream", "string", "unordered_map", "vector")
@@ -435,7 +438,7 @@ class Node(Line):
 
     def start(self):
         script = self.write("work.js", NODE_WORK)
-        self.start_line(self.find("node"), script, 2000 if self.full else 200)
+        self.start_line(self.find("node"), script, 1000 if self.full else 60)
 
 
 class Perl(Launched):
@@ -460,7 +463,7 @@ class Gcc(Launched):
 
     def __init__(self, folder, full=False):
         super().__init__(folder, full)
-        self.period = 256 if full else 4096
+        self.period = 256 if full else 8192
 
     def command(self):
         source = self.write("large.cc", "#include <map>\n#include <regex>\n#include <string>\n"

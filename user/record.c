@@ -218,6 +218,12 @@ static void show_progress(const struct recording *recording)
 		units_format_size((double)rss, rss_text));
 }
 
+static void target_ended(const struct recording *recording, struct target_record *target)
+{
+	target->ended_at = clock_now(CLOCK_MONOTONIC);
+	tracer_unmap(recording->tracer, target->slot);
+}
+
 /* Waits until something ends the recording; says what did. */
 static const char *wait_for_end(struct recording *recording, struct watch *watch, int signals)
 {
@@ -251,7 +257,7 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		for (size_t i = 0; i < count; i++) {
 			if (!fds[i].revents)
 				continue;
-			recording->targets.items[i].ended_at = clock_now(CLOCK_MONOTONIC);
+			target_ended(recording, &recording->targets.items[i]);
 			fds[i].fd = -1; /* poll passes over it */
 			fds[i].revents = 0;
 			if (--running == 0)

@@ -153,8 +153,10 @@ static int add_probes(struct profile *profile, const struct target_record *targe
 	return 0;
 }
 
-static int add_warnings(struct profile *profile, const struct target_record *target)
+static int add_warnings(struct profile *profile, const struct recording *recording,
+			const struct target_record *target)
 {
+	struct tracer_tables tables;
 	int err = 0;
 
 	if (target->executions)
@@ -169,6 +171,13 @@ static int add_warnings(struct profile *profile, const struct target_record *tar
 		err = profile_add_warning(profile,
 					  "%zu executable mappings too many: no names there",
 					  target->process->dropped);
+	tracer_tables(recording->tracer, &tables);
+	if (!err && tables.full)
+		err = profile_add_warning(
+			profile,
+			"no room for %llu unwind tables of files loaded since: there, "
+			"stacks go by frame pointers",
+			(unsigned long long)tables.full);
 	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");
@@ -246,7 +255,7 @@ static int build_profile(const struct recording *recording, const struct target_
 	if (!err)
 		err = add_probes(profile, target);
 	if (!err)
-		err = add_warnings(profile, target);
+		err = add_warnings(profile, recording, target);
 	if (!err)
 		err = profile_finish(profile);
 	if (err) {

@@ -106,7 +106,7 @@ void targets_remap(struct recording *recording, struct target_record *target)
 		err = targets_find_allocators(target);
 	if (!err)
 		err = targets_attach(recording, target, looked_at);
-	if (err && err != -ESRCH && !target->ended_at)
+	if (err && err != -ESRCH)
 		log_warning("process %d: what it has loaded since is not traced: %s",
 			    target->process->pid, strerror(-err));
 }
@@ -160,7 +160,7 @@ void targets_follow(struct recording *recording, struct watch *watch)
 		}
 		if (tracer_take_request(recording->tracer, target->slot) && !target->ended_at)
 			changed |= process_refresh(target->process) == 0;
-		if (changed)
+		if (changed && !target->ended_at)
 			targets_remap(recording, target);
 	}
 }

@@ -15,7 +15,7 @@ from lib import OK, ROOT, TARGETS, Case, Profile, read_text, wait_for
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 
 import unwind_survey  # noqa: E402  (found by the line above)
-from unwind_survey import Recorded, Walks  # noqa: E402
+from unwind_survey import Recorded, Walks, stacks_of  # noqa: E402
 
 NO_CODE = "no code known at the return address"
 NO_RULE = "no unwind rule, and no frame pointer"
@@ -210,15 +210,17 @@ class HardFrames(Case):
         target = self.start("deep")
         profile, walks = self.deep(target, 50)
         self.assertEqual(walks.incomplete, {})
-        around = len(unwind_survey.addresses_of(profile, profile.samples[0])) - 50
+        [(addresses, _)] = stacks_of(profile)
+        around = len(addresses) - 50
         # The deepest that fits, and one more.
         _, walks = self.deep(target, FRAMES_MAX - around)
         self.assertEqual((walks.complete, walks.incomplete), (10, {}))
         for depth in (FRAMES_MAX - around + 1, 1000):
             profile, walks = self.deep(target, depth)
             self.assertEqual((walks.complete, walks.incomplete), (0, {TOO_DEEP: 10}))
-            self.assertEqual(len(unwind_survey.addresses_of(profile, profile.samples[0])), FRAMES_MAX)
-            names = [frame.name for frame in profile.samples[0].frames]
+            [(addresses, sample)] = stacks_of(profile)
+            self.assertEqual(len(addresses), FRAMES_MAX)
+            names = [frame.name for frame in sample.frames]
             self.assertEqual(set(names[: FRAMES_MAX - around]), {"path_recurse"})
 
     # --- libraries that come later

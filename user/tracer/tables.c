@@ -260,3 +260,9 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 	*old = slice;
 	return 0;
 }
+
+void tables_drop(struct tables *tables, uint32_t slot, uint64_t *word)
+{
+	__atomic_store_n(word, 0, __ATOMIC_RELEASE);
+	drop_slice(tables, &tables->slices[slot]);
+}

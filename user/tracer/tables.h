@@ -84,6 +84,9 @@ int tables_place(struct tables *tables, const struct tables_sizes *sizes,
 int tables_update(struct tables *tables, uint32_t slot, const struct process *process,
 		  uint64_t *word);
 
+/* A target is gone: gives up its slice, and the tables that no other target uses. */
+void tables_drop(struct tables *tables, uint32_t slot, uint64_t *word);
+
 /* Bytes of rows and page index in use. */
 size_t tables_used(const struct tables *tables);
 

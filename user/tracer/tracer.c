@@ -276,6 +276,11 @@ int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *proce
 	return tables_update(&tracer->tables, slot, process, word);
 }
 
+void tracer_unmap(struct tracer *tracer, uint32_t slot)
+{
+	tables_drop(&tracer->tables, slot, (uint64_t *)&tracer_target(tracer, slot)->mappings);
+}
+
 int tracer_requests_fd(const struct tracer *tracer)
 {
 	return ring_buffer__epoll_fd(tracer->requests);

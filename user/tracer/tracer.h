@@ -68,6 +68,9 @@ int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
 /* Tells the walk what a target has mapped, now. 0 or -ENOMEM. */
 int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process);
 
+/* The target has ended: gives up what the kernel side knew of its mappings. */
+void tracer_unmap(struct tracer *tracer, uint32_t slot);
+
 /*
  * Readable when a walk met code that its target's mappings do not tell: tracer_read_requests()
  * takes that back; tracer_take_request() says whether this target asked, and lets it ask again.
