@@ -127,10 +127,12 @@ unit-tests: $(UNIT_TESTS)
 targets:
 	@$(MAKE) --no-print-directory -C tests/targets BUILD=$(CURDIR)/$(BUILD)/targets
 
+JOBS := -j$(shell nproc)
+
 # A make of its own after the set-up: the packages that it installs change what the build finds.
 .PHONY: check
 check: setup
-	@$(MAKE) --no-print-directory run-tests
+	@$(MAKE) $(JOBS) --no-print-directory run-tests
 
 .PHONY: run-tests
 run-tests: $(BIN) unit-tests targets
@@ -139,7 +141,7 @@ run-tests: $(BIN) unit-tests targets
 # Other kernels, in virtual machines: minutes, and downloads.
 .PHONY: check-vm
 check-vm: setup
-	@$(MAKE) --no-print-directory $(BIN) targets
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
 	@tests/vm/run.sh $(BUILD) $(BIN)
 
 # An image's unwind table beside what readelf says of it.
@@ -152,7 +154,7 @@ tools: $(BUILD)/unwind_dump
 
 .PHONY: demo
 demo: setup
-	@$(MAKE) --no-print-directory $(BIN) targets
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
 	@tools/demo.sh ./$(BIN) $(BUILD)
 
 .PHONY: format

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -331,12 +332,28 @@ static int start(struct recording *recording, pid_t *command)
 	return EXIT_OK;
 }
 
+/* Each mapped file is held open, so there may be many; a command must not inherit the limit. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int run(struct recording *recording, struct watch *watch, int signals)
 {
 	const struct settings *settings = recording->settings;
 	pid_t command = 0;
-	int code = settings->command ? command_start(recording, &command) : targets_open(recording);
+	int code = EXIT_OK;
 
+	if (settings->command)
+		code = command_start(recording, &command);
+	raise_file_limit();
+	if (!settings->command)
+		code = targets_open(recording);
 	if (code == EXIT_OK)
 		code = open_tracer(recording);
 	if (code == EXIT_OK)

@@ -8,6 +8,7 @@ gdb's has to be among the recorded stacks, frame by frame.
 ALLOCTRACE_GDB_STOPS is the number of stops over all programs (default 40); 300 and more take some minutes.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -279,8 +280,12 @@ class Comparison:
         if gdb.wait(600) != 0:
             raise AssertionError(gdb.describe())
         wait_for(lambda: os.path.exists(output), f"the stops of {gdb.describe()}")
-        # Interrupted, so that it is over when it is over: the program may have ended by itself.
-        if tracer.stop() != OK:
+        # It may have ended by itself, and the recording with it. If not, it is not to end meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program.pid, signal.SIGSTOP)
+        if unwind_survey.lib.alive(program.pid):
+            tracer.signal(signal.SIGINT)
+        if tracer.wait(300) != OK:
             raise AssertionError(tracer.describe())
         with open(output) as file:
             told = json.load(file)
