@@ -317,11 +317,30 @@ static void test_links_of_the_owner_are_followed(void **state)
 	(void)state;
 	need_root();
 	write_file("file", "old");
+	assert_int_equal(chown("file", OWNER, OWNER), 0);
 	make_link("file", "link", OWNER);
 	assert_int_equal(output_check("link", &nobody), -ELOOP);
 	assert_int_equal(output_check("link", NULL), -ELOOP);
 	assert_int_equal(write_text("link", &owner, "new"), 0);
 	assert_file_holds("file", "new");
+}
+
+/* Else one's own folder would be a way to every file that root may write. */
+static void test_links_of_the_owner_lead_only_to_what_is_theirs(void **state)
+{
+	(void)state;
+	need_root();
+	assert_int_equal(mkdir("private", 0755), 0);
+	write_file("private/file", "old");
+	make_link("private/file", "link", OWNER);
+	make_link("private/new", "dangling", OWNER);
+	make_link("private", "way", OWNER);
+	assert_int_equal(output_check("link", &owner), -ELOOP);
+	assert_int_equal(write_text("link", &owner, "x"), -ELOOP);
+	assert_int_equal(write_text("dangling", &owner, "x"), -ELOOP);
+	assert_int_equal(write_text("way/new", &owner, "x"), -ELOOP);
+	assert_file_holds("private/file", "old");
+	assert_int_equal(count_files("private"), 1);
 }
 
 static void test_a_strangers_link_is_refused(void **state)
@@ -503,6 +522,7 @@ int main(void)
 		test(test_the_file_is_given_to_its_owner),
 		test(test_our_own_links_are_followed),
 		test(test_links_of_the_owner_are_followed),
+		test(test_links_of_the_owner_lead_only_to_what_is_theirs),
 		test(test_a_strangers_link_is_refused),
 		test(test_a_strangers_file_is_replaced_and_not_written_into),
 		test(test_pipes_and_devices_are_written_to),
