@@ -435,10 +435,11 @@ class Node(Line):
     name = "node"
     needs = ("node",)
     least = 0.95
+    times = 1000
 
     def start(self):
         script = self.write("work.js", NODE_WORK)
-        self.start_line(self.find("node"), script, 1000 if self.full else 60)
+        self.start_line(self.find("node"), script, self.times if self.full else 60)
 
 
 class Perl(Launched):

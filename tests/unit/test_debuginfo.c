@@ -109,9 +109,14 @@ static void what_dwz_moved_out_is_needed(void **state)
 	(void)state;
 	if (!have("dwz"))
 		skip();
-	run("rm -rf root && cp full.so one.so");
-	run("gcc -O1 -g -shared -fPIC -Wl,--build-id=0x99 -o two.so a.c");
-	run("dwz -m common.debug one.so two.so && readelf -SW one.so | grep -q debugaltlink");
+	/* Types enough for dwz to find some worth moving out. */
+	run("printf 'struct point { int x, y, z; struct point *next; const char *name; };\\n"
+	    "struct shape { struct point corners[8]; double weight; struct shape *parent; };\\n"
+	    "int weigh(struct shape *s) { return s->corners[1].x * 3 + (int)s->weight; }\\n' > "
+	    "b.c");
+	run("rm -rf root && gcc -O1 -g -shared -fPIC -Wl,--build-id=0x11 -o one.so b.c");
+	run("gcc -O1 -g -shared -fPIC -Wl,--build-id=0x99 -o two.so b.c");
+	run("dwz -m common.debug one.so two.so && readelf -SW common.debug | grep -q debug_info");
 	assert_found("one.so", true, false);
 	run("rm common.debug");
 	assert_found("one.so", false, false);

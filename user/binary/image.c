@@ -78,7 +78,8 @@ static int check_header(const struct image *image, const Elf64_Ehdr *ehdr)
 	if (memcmp(ehdr->e_ident, ELFMAG, SELFMAG) || ehdr->e_ident[EI_CLASS] != ELFCLASS64 ||
 	    ehdr->e_ident[EI_DATA] != ELFDATA2LSB || ehdr->e_ident[EI_VERSION] != EV_CURRENT)
 		return -ENOEXEC;
-	if (ehdr->e_type != ET_EXEC && ehdr->e_type != ET_DYN)
+	/* ET_REL: what dwz moves out of several files' debug information. */
+	if (ehdr->e_type != ET_EXEC && ehdr->e_type != ET_DYN && ehdr->e_type != ET_REL)
 		return -ENOEXEC;
 	if (ehdr->e_phnum && ehdr->e_phentsize != sizeof(Elf64_Phdr))
 		return -ENOEXEC;
