@@ -44,7 +44,8 @@ for setting in ("pagination off", "debuginfod enabled off", "backtrace past-main
     gdb.execute("set " + setting)
 for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
     gdb.execute("handle %s nostop noprint pass" % name, to_string=True)
-gdb.execute("handle SIGSTOP stop print nopass", to_string=True)
+# Ends a run from outside. Not SIGSTOP: gdb uses that for itself.
+gdb.execute("handle SIGWINCH stop print nopass", to_string=True)
 gdb.execute("attach %d" % pid, to_string=True)
 breakpoint = gdb.Breakpoint("*%#x" % address, type=gdb.BP_HARDWARE_BREAKPOINT)
 random = random.Random(seed)
@@ -69,7 +70,7 @@ def go():
 def run_on():
     # Somewhere else, without stops on the way.
     breakpoint.enabled = False
-    later = "sleep %.3f; kill -STOP %d" % (random.uniform(0.01, 0.2), pid)
+    later = "sleep %.3f; kill -WINCH %d" % (random.uniform(0.01, 0.2), pid)
     timer = subprocess.Popen(["sh", "-c", later], stderr=subprocess.DEVNULL)
     go()
     timer.wait()
@@ -337,7 +338,7 @@ class Comparison:
         # There will be no more hits: by this gdb stops, and lets go. One signal may end a run without stops.
         while not gdb.ended:
             try:
-                os.kill(self.program.pid, signal.SIGSTOP)
+                os.kill(self.program.pid, signal.SIGWINCH)
             except ProcessLookupError:
                 return
             time.sleep(0.1)

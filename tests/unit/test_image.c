@@ -23,7 +23,6 @@ static int setup(void **state)
 	write_text("program.c", program);
 	run("gcc -g -O1 -fPIE -pie -Wl,--build-id=sha1 -o pie program.c");
 	run("gcc -g -O1 -no-pie -Wl,--build-id=0xcafe01 -o fixed program.c");
-	run("gcc -c -o object.o program.c");
 	return 0;
 }
 

@@ -229,6 +229,37 @@ static void test_live_is_never_more_than_allocated(void **state)
 	profile_free(profile);
 }
 
+/* A thousand sites of one hit that stands for 1.4 objects are 1400 objects, not 1000. */
+static void test_rounding_does_not_add_up(void **state)
+{
+	struct profile *profile;
+	const double weight = 1 / estimate_probability(5131, 4096);
+
+	(void)state;
+	assert_in_range((int)(weight * 1000), 1390, 1410);
+	assert_int_equal(profile_new(&profile), 0);
+	profile->info.period = 4096;
+	for (uint64_t i = 0; i < 1000; i++) {
+		uint32_t site;
+
+		assert_int_equal(profile_add_site(profile, &i, 1, true, &site), 0);
+		assert_int_equal(profile_add_bucket(profile, site, 1, 5131, i % 2, i % 2 * 5131),
+				 0);
+	}
+	assert_int_equal(profile_finish(profile), 0);
+	assert_true(fabs((double)profile->total_values[PROFILE_ALLOC_OBJECTS] - 1000 * weight) < 2);
+	assert_true(fabs((double)profile->total_values[PROFILE_INUSE_OBJECTS] - 500 * weight) < 2);
+	for (size_t i = 0; i < profile->buckets.count; i++) {
+		const int64_t *values = profile->buckets.items[i].values;
+
+		/* Each is one of the whole numbers around its estimate. */
+		assert_in_range(values[PROFILE_ALLOC_OBJECTS], 1, 2);
+		assert_true(values[PROFILE_INUSE_OBJECTS] <= values[PROFILE_ALLOC_OBJECTS]);
+		assert_true(values[PROFILE_INUSE_SPACE] <= values[PROFILE_ALLOC_SPACE]);
+	}
+	profile_free(profile);
+}
+
 static void test_sites_are_sorted_by_live_then_allocated_bytes(void **state)
 {
 	struct profile *profile = new_profile(1);
@@ -318,6 +349,7 @@ int main(void)
 		cmocka_unit_test(test_samples_are_scaled_by_their_own_size),
 		cmocka_unit_test(test_sums_are_the_sums_of_rounded_values),
 		cmocka_unit_test(test_live_is_never_more_than_allocated),
+		cmocka_unit_test(test_rounding_does_not_add_up),
 		cmocka_unit_test(test_sites_are_sorted_by_live_then_allocated_bytes),
 		cmocka_unit_test(test_huge_values_saturate),
 		cmocka_unit_test(test_losses_are_the_counters_that_are_losses),

@@ -316,17 +316,61 @@ static void add_saturating(int64_t *to, int64_t more)
 		*to = INT64_MAX;
 }
 
-static void scale_bucket(struct profile *profile, struct profile_bucket *bucket)
+/*
+ * What rounding has left over so far, for the next bucket to take up. Rounded by itself, each of a
+ * thousand buckets of one hit that stands for 1.4 objects would be 1, and their sum far too low.
+ * What is live and what was freed are rounded, and what was allocated is both: so it is never less.
+ */
+struct rounding {
+	double objects[2], space[2]; /* live, freed */
+};
+
+/* Nearer than this to a whole number, a value becomes that one, and what is left waits. */
+#define NEARLY_WHOLE 0.02
+
+/* One of the two whole numbers around value, and at least what was observed. */
+static int64_t round_next(double *left, double value, double observed)
+{
+	double wanted, result;
+
+	value = value > observed ? value : observed;
+	wanted = value + *left;
+	if (fabs(value - round(value)) < NEARLY_WHOLE && fabs(*left) < 1)
+		result = round(value);
+	else
+		result = fmax(fmin(round(wanted), ceil(value)), floor(value));
+	*left = wanted - result;
+	return round_value(result);
+}
+
+static void scale_bucket(struct profile *profile, struct profile_bucket *bucket,
+			 struct rounding *rounding)
 {
 	struct profile_site *site = &profile->sites.items[bucket->site];
 	struct estimate values[PROFILE_VALUES] = {0};
+	const struct estimate *alloc = &values[PROFILE_ALLOC_OBJECTS];
+	const struct estimate *inuse = &values[PROFILE_INUSE_OBJECTS];
+	const double observed[2][2] = {
+		{(double)bucket->inuse_hits, (double)bucket->inuse_bytes},
+		{(double)(bucket->alloc_hits - bucket->inuse_hits),
+		 (double)(bucket->alloc_bytes - bucket->inuse_bytes)},
+	};
+	double *left[2] = {rounding->objects, rounding->space};
 
 	estimate_add(&values[PROFILE_ALLOC_OBJECTS], &values[PROFILE_ALLOC_SPACE],
 		     bucket->alloc_hits, bucket->alloc_bytes, profile->info.period);
 	estimate_add(&values[PROFILE_INUSE_OBJECTS], &values[PROFILE_INUSE_SPACE],
 		     bucket->inuse_hits, bucket->inuse_bytes, profile->info.period);
+	for (int i = 0; i < 2; i++) {
+		int64_t live = round_next(&left[i][0], inuse[i].value, observed[0][i]);
+		int64_t all =
+			round_next(&left[i][1], alloc[i].value - inuse[i].value, observed[1][i]);
+
+		add_saturating(&all, live);
+		bucket->values[PROFILE_ALLOC_OBJECTS + i] = all;
+		bucket->values[PROFILE_INUSE_OBJECTS + i] = live;
+	}
 	for (int v = 0; v < PROFILE_VALUES; v++) {
-		bucket->values[v] = round_value(values[v].value);
 		add_saturating(&site->sums[v], bucket->values[v]);
 		add_saturating(&profile->total_values[v], bucket->values[v]);
 		estimate_sum(&site->values[v], &values[v]);
@@ -394,10 +438,12 @@ static int sort_sites(struct profile *profile)
 
 int profile_finish(struct profile *profile)
 {
+	struct rounding rounding = {0};
+
 	if (!profile->info.period)
 		return -EINVAL;
 	vec_for_each(bucket, &profile->buckets)
-		scale_bucket(profile, bucket);
+		scale_bucket(profile, bucket, &rounding);
 	return sort_sites(profile);
 }
 
