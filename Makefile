@@ -144,6 +144,12 @@ check-vm: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
 	@tests/vm/run.sh $(BUILD) $(BIN)
 
+# The parser of call frame information against libFuzzer, with ASan and UBSan, for ten minutes.
+.PHONY: fuzz
+fuzz: setup
+	@tools/setup.sh libclang-rt-dev
+	@tests/fuzz/eh_frame.sh $(BUILD) 600
+
 # An image's unwind table beside what readelf says of it.
 $(BUILD)/unwind_dump: tools/unwind_dump.c $(BUILD)/liballoctrace.a
 	$(call say,LD,$@)

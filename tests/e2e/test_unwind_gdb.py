@@ -29,6 +29,7 @@ import unwind_survey  # noqa: E402  (found by the line above)
 from test_unwind import build  # noqa: E402
 from unwind_survey import stacks_of  # noqa: E402
 
+FULL = 100  # from so many stops on, the large programs take part
 STOPS = int(os.environ.get("ALLOCTRACE_GDB_STOPS", "40"))
 FRAMES_MAX = 128
 
@@ -47,7 +48,12 @@ for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
 # Ends a run from outside. Not SIGSTOP: gdb uses that for itself.
 gdb.execute("handle SIGWINCH stop print nopass", to_string=True)
 gdb.execute("attach %d" % pid, to_string=True)
-breakpoint = gdb.Breakpoint("*%#x" % address, type=gdb.BP_HARDWARE_BREAKPOINT)
+kind = gdb.BP_HARDWARE_BREAKPOINT
+if has_unruled:
+    # In node the probe's own trap makes gdb lose a thread that it steps: stop where malloc is called through.
+    kind = gdb.BP_BREAKPOINT
+    address = int(gdb.parse_and_eval("(long)&'malloc@plt'"))
+breakpoint = gdb.Breakpoint("*%#x" % address, type=kind)
 random = random.Random(seed)
 stopped = False
 
@@ -67,15 +73,25 @@ def go():
     gdb.execute("continue", to_string=True)
     return stopped
 
+def end_run(seconds):
+    return subprocess.Popen(["sh", "-c", "exec >&- 2>&-; sleep %.3f; kill -WINCH %d" % (seconds, pid)])
+
 def run_on():
     # Somewhere else, without stops on the way.
     breakpoint.enabled = False
-    later = "sleep %.3f; kill -WINCH %d" % (random.uniform(0.01, 0.2), pid)
-    timer = subprocess.Popen(["sh", "-c", later], stderr=subprocess.DEVNULL)
+    timer = end_run(random.uniform(0.01, 0.2))
     go()
     timer.wait()
     if alive():
         breakpoint.enabled = True
+
+def run_to_stop():
+    # False where the breakpoint is not hit any more: the work is over, or gdb has lost it.
+    timer = end_run(5)
+    hit = go()
+    timer.kill()
+    timer.wait()
+    return hit
 
 def trampoline():
     # Where return probes make a function return to; the page comes with the first one.
@@ -143,14 +159,20 @@ print("attached", flush=True)
 sys.stdin.readline()
 stacks = []
 nested = 0
-while len(stacks) < stops and alive():
+misses = 0
+while len(stacks) < stops and alive() and misses < 5:
     if random.random() < 0.3:
         run_on()
         if not alive():
             break
     breakpoint.ignore_count = random.randrange(60)
-    if not go():
-        break
+    if not run_to_stop():
+        misses += 1
+        if alive():
+            breakpoint.delete()
+            breakpoint = gdb.Breakpoint("*%#x" % address, type=kind)
+        continue
+    misses = 0
     found = stack()
     if found:
         stacks.append(found)
@@ -401,12 +423,14 @@ class GdbAgrees(Case):
     def test_in_python(self):
         self.assert_agree(unwind_survey.Python)
 
+    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: takes a minute")
     def test_in_node(self):
         self.assert_agree(Node)
 
     def test_in_sqlite(self):
         self.assert_agree(Sqlite)
 
+    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: takes minutes")
     def test_in_clang(self):
         self.assert_agree(Clang)
 

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 
@@ -196,6 +197,9 @@ class Verdict:
         except Failure as failure:
             self.said.append(f"{run} FAILED")
             self.wrong.append(f"{run}: {failure}")
+        except Exception:  # results that cannot be read: a failure of this run, not of the whole test
+            self.said.append(f"{run} FAILED")
+            self.wrong.append(f"{run}: {traceback.format_exc()}")
 
     def print(self, seconds):
         outcome = "FAIL" if self.wrong else "ok  "
