@@ -130,10 +130,12 @@ class Unruled(gdb.unwinder.Unwinder):
 
     def has_no_rules(self, pc):
         if pc not in self.answers:
-            self.answers[pc] = gdb.execute("info symbol %#x" % (pc - 1), to_string=True).startswith("Builtins_") or any(
+            # Nothing is known of what it compiles, nor of its second mapping of its own built-in code.
+            symbol = gdb.execute("info symbol %#x" % (pc - 1), to_string=True)
+            self.answers[pc] = symbol.startswith("Builtins_") or symbol.startswith("No symbol") and any(
                 pc in range(*(int(word, 16) for word in line.split()[0].split("-")))
                 for line in open("/proc/%d/maps" % pid)
-                if "x" in line.split()[1] and len(line.split()) == 5
+                if "x" in line.split()[1]
             )
         return self.answers[pc]
 
@@ -417,6 +419,7 @@ class GdbAgrees(Case):
     def test_in_a_stripped_program(self):
         self.assert_agree(unwind_survey.Ledger)
 
+    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: takes a minute")
     def test_in_redis(self):
         self.assert_agree(unwind_survey.Redis)
 
