@@ -39,9 +39,6 @@ static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 cookie, st
 	__u64 count;
 
 	switch (call->shape) {
-	case SHAPE_MALLOC:
-		call->size = PT_REGS_PARM1(ctx);
-		return true;
 	case SHAPE_CALLOC:
 		count = PT_REGS_PARM1(ctx);
 		call->size = count * PT_REGS_PARM2(ctx);
@@ -79,43 +76,77 @@ static __always_inline bool is_live(__u32 slot, __u64 address)
 	return address && bpf_map_lookup_elem(&live, &key);
 }
 
-/* The entry of a call that allocates. Returns 1 where its return does not matter. */
-static __always_inline int allocate_begin(struct pt_regs *ctx)
+/* All but malloc. False: the call is passed by. */
+static __always_inline bool choose_other(struct pt_regs *ctx, __u64 cookie, __u32 slot,
+					 struct cpu_state *cpu, struct call *call)
+{
+	if (!read_arguments(ctx, cookie, call))
+		return false;
+	count_up(cpu, COUNT_CALLS);
+	call->hit = !sample_passes(cpu, call->size);
+	/* realloc frees what it is given and allocates: either may be of a sampled block. */
+	if (call->shape == SHAPE_REALLOC)
+		call->reallocs = is_live(slot, call->pointer);
+	return call->hit || call->reallocs;
+}
+
+/* A call that is passed by. */
+static __always_inline int pass(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu,
+				bool always_returns)
+{
+	if (always_returns)
+		call_skip(ctx, slot, cpu);
+	return 1;
+}
+
+/*
+ * The entry of a call that allocates. Returns 1 where its return does not matter. malloc is by far
+ * the most frequent, so it comes first and returns early: this is the hot path.
+ */
+static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_returns)
 {
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
-	struct call call = {.shape = cookie >> COOKIE_SHAPE_SHIFT};
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 
-	if (!cpu || !read_arguments(ctx, cookie, &call))
+	if (!cpu)
 		return 1;
-	count_up(cpu, COUNT_CALLS);
-	call.hit = sample_hit(cpu, call.size);
+	if (cookie >> COOKIE_SHAPE_SHIFT == SHAPE_MALLOC) {
+		count_up(cpu, COUNT_CALLS);
+		if (sample_passes(cpu, PT_REGS_PARM1(ctx)))
+			return pass(ctx, slot, cpu, always_returns);
+	}
+
+	struct call call = {.hit = true, .shape = cookie >> COOKIE_SHAPE_SHIFT};
+
+	if (call.shape == SHAPE_MALLOC)
+		call.size = PT_REGS_PARM1(ctx);
+	else if (!choose_other(ctx, cookie, slot, cpu, &call))
+		return pass(ctx, slot, cpu, always_returns);
+	if (call.hit)
+		sample_refill(cpu);
 	/* Read anew, and unknown to the verifier: or it checks the walk once for each shape. */
 	barrier_var(cookie);
 	call.shape = cookie >> COOKIE_SHAPE_SHIFT;
-	/* realloc frees what it is given and allocates: either may be of a sampled block. */
-	if (call.shape == SHAPE_REALLOC)
-		call.reallocs = is_live(slot, call.pointer);
-	if (!call.hit && !call.reallocs) {
-		if (return_always)
-			call_skip(ctx, slot, cpu);
-		return 1;
-	}
 	return call_begin(ctx, slot, cpu, &call);
 }
 
 SEC("kprobe")
 int allocate_session(struct pt_regs *ctx)
 {
-	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx);
+	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx, false);
 }
 
+/*
+ * The return probe fires for every call, sampled or not: an unsampled one has to clear what a
+ * longjmp may have left at its place in `pending`. Returning 1 would make some kernels remove the
+ * probe.
+ */
 SEC("kprobe")
 int allocate_entry(struct pt_regs *ctx)
 {
-	allocate_begin(ctx);
-	return 0; /* 1 would make some kernels remove the probe */
+	allocate_begin(ctx, true);
+	return 0;
 }
 
 SEC("kprobe")

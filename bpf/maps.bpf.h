@@ -7,11 +7,8 @@
  *
  * gaps: quantiles of the exponential distribution with mean R, whole bytes, >= 1; all 1 where every
  * allocation is to be sampled.
- * return_always: the return probe fires for every call, sampled or not (kernels without sessions),
- * so an unsampled call has to clear what a longjmp may have left at its place in `pending`.
  */
 const volatile __u64 gaps[GAP_COUNT] = {};
-const volatile bool return_always = false;
 
 /* Set by count_hit, see there. */
 __u64 self_test_hits;

@@ -13,19 +13,23 @@
 #define ALLOCTRACE_SAMPLE_BPF_H
 
 /*
- * The hot path: true if a call of `size` bytes is hit. Unsigned on purpose: a size of 2^64-1 is
- * larger than any countdown and goes to the slow path, where the call fails by itself. 0 bytes
+ * The hot path: true if a call of `size` bytes is passed by. Unsigned on purpose: a size of 2^64-1
+ * is larger than any countdown and goes to the slow path, where the call fails by itself. 0 bytes
  * count as 1.
  */
-static __always_inline bool sample_hit(struct cpu_state *cpu, __u64 size)
+static __always_inline bool sample_passes(struct cpu_state *cpu, __u64 size)
 {
 	size += !size;
-	if (size < cpu->countdown) {
-		cpu->countdown -= size;
+	if (size >= cpu->countdown)
 		return false;
-	}
-	cpu->countdown = gaps[bpf_get_prandom_u32() % GAP_COUNT];
+	cpu->countdown -= size;
 	return true;
+}
+
+/* After a hit: the distance to the next. */
+static __always_inline void sample_refill(struct cpu_state *cpu)
+{
+	cpu->countdown = gaps[bpf_get_prandom_u32() % GAP_COUNT];
 }
 
 #endif

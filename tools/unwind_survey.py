@@ -244,7 +244,7 @@ class Redis(Attached):
         subprocess.run(
             [self.find("redis-benchmark"), "-s", self.socket, "-q", "-c", "20", "-r", "100000",
              "-n", "20000" if self.full else "300", "-t", "set,get,incr,lpush,rpop,sadd,hset,zadd,lrange_100,mset"],
-            stdout=subprocess.DEVNULL, check=True, timeout=LIMIT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=LIMIT,
         )  # fmt: skip
 
 

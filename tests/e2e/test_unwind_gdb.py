@@ -1,7 +1,8 @@
-"""Stacks are right: where gdb stops at an allocator's entry, it sees the same return addresses as the walk.
+"""Stacks are right: where gdb stops at a call of malloc, it sees the same return addresses as the walk.
 
-gdb stops by a hardware breakpoint, which is hit before the probe at the same address: past the probe a return
-probe would have taken the place of the return address. Stops are spread by seeded numbers of hits that are
+gdb stops where malloc is called through, in the procedure linkage tables of the program and its libraries. In
+malloc itself, past the probe, a return probe has taken the place of the return address; and on the probe, where
+a hardware breakpoint could stop, gdb loses threads that it steps. Stops are spread by seeded numbers of hits that are
 passed, and by letting the program run on now and then. Every call is recorded meanwhile (-s 1), so each list of
 gdb's has to be among the recorded stacks, frame by frame.
 
@@ -25,6 +26,7 @@ from lib import OK, ROOT, Case, Process, Profile, Tracer, read_text, wait_for
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 
+import lib  # noqa: E402
 import unwind_survey  # noqa: E402  (found by the line above)
 from test_unwind import build  # noqa: E402
 from unwind_survey import stacks_of  # noqa: E402
@@ -36,24 +38,17 @@ FRAMES_MAX = 128
 GDB = """
 import gdb, gdb.unwinder, json, os, random, struct, subprocess, sys
 
-pid, address, stops, seed, output, has_unruled = json.loads(os.environ["STOPS"])
+pid, addresses, stops, seed, output, has_unruled = json.loads(os.environ["STOPS"])
 argument = {"x86_64": "rdi", "aarch64": "x0"}[os.uname().machine]
 for setting in ("pagination off", "debuginfod enabled off", "backtrace past-main on", "backtrace past-entry on",
-                "backtrace limit unlimited", "print thread-events off", "confirm off",
-                # Out of line it would step over a copy of the probe's own breakpoint, and never get on.
-                "displaced-stepping off"):
+                "backtrace limit unlimited", "print thread-events off", "confirm off"):
     gdb.execute("set " + setting)
 for name in ("SIGUSR1", "SIGALRM", "SIGCHLD", "SIGPROF"):
     gdb.execute("handle %s nostop noprint pass" % name, to_string=True)
 # Ends a run from outside. Not SIGSTOP: gdb uses that for itself.
 gdb.execute("handle SIGWINCH stop print nopass", to_string=True)
 gdb.execute("attach %d" % pid, to_string=True)
-kind = gdb.BP_HARDWARE_BREAKPOINT
-if has_unruled:
-    # In node the probe's own trap makes gdb lose a thread that it steps: stop where malloc is called through.
-    kind = gdb.BP_BREAKPOINT
-    address = int(gdb.parse_and_eval("(long)&'malloc@plt'"))
-breakpoint = gdb.Breakpoint("*%#x" % address, type=kind)
+breakpoints = [gdb.Breakpoint("*%#x" % address) for address in addresses]
 random = random.Random(seed)
 stopped = False
 
@@ -78,20 +73,13 @@ def end_run(seconds):
 
 def run_on():
     # Somewhere else, without stops on the way.
-    breakpoint.enabled = False
+    for breakpoint in breakpoints:
+        breakpoint.enabled = False
     timer = end_run(random.uniform(0.01, 0.2))
     go()
     timer.wait()
-    if alive():
+    for breakpoint in breakpoints:
         breakpoint.enabled = True
-
-def run_to_stop():
-    # False where the breakpoint is not hit any more: the work is over, or gdb has lost it.
-    timer = end_run(5)
-    hit = go()
-    timer.kill()
-    timer.wait()
-    return hit
 
 def trampoline():
     # Where return probes make a function return to; the page comes with the first one.
@@ -161,20 +149,15 @@ print("attached", flush=True)
 sys.stdin.readline()
 stacks = []
 nested = 0
-misses = 0
-while len(stacks) < stops and alive() and misses < 5:
+while len(stacks) < stops and alive():
     if random.random() < 0.3:
         run_on()
         if not alive():
             break
-    breakpoint.ignore_count = random.randrange(60)
-    if not run_to_stop():
-        misses += 1
-        if alive():
-            breakpoint.delete()
-            breakpoint = gdb.Breakpoint("*%#x" % address, type=kind)
-        continue
-    misses = 0
+    for breakpoint in breakpoints:
+        breakpoint.ignore_count = random.randrange(200)
+    if not go():
+        break
     found = stack()
     if found:
         stacks.append(found)
@@ -183,7 +166,8 @@ while len(stacks) < stops and alive() and misses < 5:
 with open(output, "w") as file:
     json.dump({'stacks': stacks, 'nested': nested}, file)
 if alive():
-    breakpoint.delete()
+    for breakpoint in breakpoints:
+        breakpoint.delete()
     gdb.execute("detach", to_string=True)
 """.replace("%(frames)d", str(FRAMES_MAX))
 
@@ -247,15 +231,15 @@ class UnwindTarget(unwind_survey.Line):
 
 
 class Signals(UnwindTarget):
-    source, arguments = "signal", ("raise", 20000)
+    source, arguments = "signal", ("raise", 1000000)
 
 
 class SignalStack(UnwindTarget):
-    source, arguments = "signal", ("altstack", 20000)
+    source, arguments = "signal", ("altstack", 1000000)
 
 
 class Threads(UnwindTarget):
-    source, arguments = "thread", (3, 20000)
+    source, arguments = "thread", (3, 1000000)
 
 
 class MuslThreads(Threads):
@@ -264,7 +248,7 @@ class MuslThreads(Threads):
 
 
 class Assembly(UnwindTarget):
-    source, arguments = "code", ("written", 20000)
+    source, arguments = "code", ("written", 1000000)
 
 
 PROGRAMS = (
@@ -273,31 +257,24 @@ PROGRAMS = (
 )  # fmt: skip
 
 
-# --- where the allocator is ------------------------------------------------------------------------
+# --- where malloc is called ------------------------------------------------------------------------
 
 
-def malloc_of(program, folder):
-    """Address of malloc in the program, from where alloctrace says it probes, and the file's own symbols."""
-    output = os.path.join(folder, "short.pb.gz")
-    tracer = Tracer(
-        [unwind_survey.lib.ALLOCTRACE, "-q", "-p", str(program.pid), "-d", "1ms", "-o", output], folder, cwd=folder
-    )
-    program.closers.append(tracer.kill)
-    if tracer.wait() != OK:
-        raise AssertionError(tracer.describe())
-    comments = "\n".join(Profile.read(output).comments)
-    path, offset = re.search(r"^# probes in (.*): (?:.* )?malloc\+(\d+)", comments, re.M).groups()
-    symbols = subprocess.run(["readelf", "-W", "--dyn-syms", path], capture_output=True, text=True, check=True).stdout
-    vaddr = int(re.search(r"^ *\d+: (\w+) +\d+ FUNC +\w+ +\w+ +\d+ malloc(?:@.*)?$", symbols, re.M).group(1), 16)
-    headers = subprocess.run(["readelf", "-W", "-l", path], capture_output=True, text=True, check=True).stdout
-    loads = re.findall(r"^ +LOAD +(0x\w+) (0x\w+) 0x\w+ (0x\w+)", headers, re.M)
-    for file_offset, start, size in [[int(number, 16) for number in load] for load in loads]:
-        if start <= vaddr < start + size:
-            at = vaddr - start + file_offset
-    for start, end, file_offset, mapped in unwind_survey.lib.text_mappings(program.pid):
-        if os.path.realpath(mapped) == os.path.realpath(path) and 0 <= at - file_offset < end - start:
-            return start + at - file_offset + int(offset)
-    raise AssertionError(f"{path} is not mapped")
+def calls_of_malloc(pid):
+    """Addresses of malloc's entries in the procedure linkage tables of all that a process has mapped."""
+    found = []
+    for start, end, offset, path in lib.text_mappings(pid):
+        sections = ("-j", ".plt", "-j", ".plt.sec", "-j", ".plt.got")
+        code = subprocess.run(["objdump", "-d", *sections, path], capture_output=True, text=True).stdout
+        headers = subprocess.run(["readelf", "-W", "-l", path], capture_output=True, text=True, check=True).stdout
+        loads = re.findall(r"^ +LOAD +(0x\w+) (0x\w+) 0x\w+ (0x\w+)", headers, re.M)
+        for vaddr in re.findall(r"^(\w+) <malloc@plt>:", code, re.M):
+            vaddr = int(vaddr, 16)
+            for file_offset, first, size in [[int(number, 16) for number in load] for load in loads]:
+                at = vaddr - first + file_offset - offset
+                if first <= vaddr < first + size and 0 <= at < end - start:
+                    found.append(start + at)
+    return found
 
 
 class Comparison:
@@ -321,7 +298,7 @@ class Comparison:
     def record(self):
         program, output = self.program, os.path.join(self.folder, "stops.json")
         script = program.write("stops.py", GDB)
-        arguments = json.dumps([program.pid, malloc_of(program, self.folder), self.stops, self.seed, output, isinstance(program, Node)])
+        arguments = json.dumps([program.pid, calls_of_malloc(program.pid), self.stops, self.seed, output, isinstance(program, Node)])
         gdb = Process(
             ["gdb", "-nx", "-q", "-batch", "-x", script], self.folder, env=dict(os.environ, STOPS=arguments)
         )
@@ -329,7 +306,7 @@ class Comparison:
         gdb.wait_until(lambda: "attached" in gdb.stdout, "gdb")
         path = os.path.join(self.folder, "profile.pb.gz")
         tracer = Tracer(
-            [unwind_survey.lib.ALLOCTRACE, "-v", "-p", str(program.pid), "-s", "1", "-o", path, "-d", "600s",
+            [lib.ALLOCTRACE, "-v", "-p", str(program.pid), "-s", "1", "-o", path, "-d", "600s",
              "--max-stacks=500000"],
             self.folder, cwd=self.folder,
         )  # fmt: skip
@@ -345,7 +322,7 @@ class Comparison:
         # It may have ended by itself, and the recording with it. If not, it is not to end meanwhile.
         with contextlib.suppress(ProcessLookupError):
             os.kill(program.pid, signal.SIGSTOP)
-        if unwind_survey.lib.alive(program.pid):
+        if lib.alive(program.pid):
             tracer.signal(signal.SIGINT)
         if tracer.wait(300) != OK:
             raise AssertionError(tracer.describe())
@@ -426,7 +403,7 @@ class GdbAgrees(Case):
     def test_in_python(self):
         self.assert_agree(unwind_survey.Python)
 
-    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: takes a minute")
+    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: gdb reads much")
     def test_in_node(self):
         self.assert_agree(Node)
 

@@ -75,7 +75,6 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 		return -errno;
 	tracer->bpf = bpf;
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
-	bpf->rodata->return_always = tracer->kind != TRACER_SESSION;
 	attach_prepare(bpf, tracer->kind);
 	err = size_maps(tracer, sizes);
 	return err ? err : alloctrace_bpf__load(bpf);
