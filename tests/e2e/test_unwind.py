@@ -10,7 +10,7 @@ import subprocess
 import sys
 import unittest
 
-from lib import OK, ROOT, TARGETS, Case, Profile, read_text, wait_for
+from lib import OK, ROOT, Case, Profile, read_text, wait_for
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 

@@ -396,7 +396,6 @@ class GdbAgrees(Case):
     def test_in_a_stripped_program(self):
         self.assert_agree(unwind_survey.Ledger)
 
-    @unittest.skipIf(STOPS < FULL, f"only with ALLOCTRACE_GDB_STOPS={FULL} and more: takes a minute")
     def test_in_redis(self):
         self.assert_agree(unwind_survey.Redis)
 

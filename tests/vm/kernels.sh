@@ -65,9 +65,9 @@ configure() {
 	END
 }
 
-# The last error of what has been logged, as one line.
-last_error() {
-	{ grep '^E: ' "$apt/log" || cat "$apt/log"; } | tail -n 1 | tr '\t' ' '
+# What went wrong, of what has been logged, as one line.
+error() {
+	{ grep '^E: ' "$apt/log" || tail -n 1 "$apt/log"; } | head -n 1 | tr '\t' ' '
 }
 
 # The newest of each major.minor of the suite configured, as "6.12.95+deb12-cloud-amd64".
@@ -102,7 +102,7 @@ suite() {
 	mkdir -p "$images"
 	configure "$1"
 	if ! timeout 180 apt-get -c "$apt/apt.conf" -qq update >"$apt/log" 2>&1; then
-		why="no package list: $(last_error)"
+		why="no package list: $(error)"
 		for image in "$images"/*-cloud-$arch; do
 			[ -e "$image" ] || { say "$1" '' "$why"; return; }
 			say "$1 ${image##*/}" "$image" ''
@@ -118,10 +118,11 @@ suite() {
 		esac
 	done
 	for version in $wanted; do
+		[ -e "$images/$version" ] || echo "downloading: $1 $version" >&2
 		if [ -e "$images/$version" ] || fetch "$version" "$images/$version"; then
 			say "$1 $version" "$images/$version" ''
 		else
-			say "$1 $version" '' "not downloaded: $(last_error)"
+			say "$1 $version" '' "not downloaded: $(error)"
 		fi
 	done
 }
