@@ -32,10 +32,9 @@
 #define DENSE_LIVE     (4 * 1024 * 1024)
 #define DEFAULT_STACKS (64 * 1024)
 
-/* Rows of unwind tables, 4 bytes each, for what is loaded later; a command has most of it to come.
+/* Rows of unwind tables, 4 bytes each, for what is loaded later: four libraries as large as LLVM.
  */
-#define MORE_ROWS	  (64 * 1024)
-#define COMMAND_MORE_ROWS (256 * 1024)
+#define MORE_ROWS (256 * 1024)
 
 /* The initial pid namespace's inode (linux/proc_ns.h). BPF sees its pids. */
 #define INITIAL_PID_NAMESPACE 0xEFFFFFFCU
@@ -107,7 +106,7 @@ static int open_tracer(struct recording *recording)
 			    : settings->period < DENSE_PERIOD ? DENSE_LIVE
 							      : DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
-		.more_rows = settings->command ? COMMAND_MORE_ROWS : MORE_ROWS,
+		.more_rows = MORE_ROWS,
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
 	struct tracer_tables tables;
@@ -276,24 +275,31 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 
 /* --- all of it --- */
 
-static void interrupted_again(int signal)
+/* Signals that have asked for the end so far. */
+static volatile sig_atomic_t interruptions;
+
+static void interrupted(int signal)
 {
 	(void)signal;
-	_exit(EXIT_INTERRUPTED);
+	if (++interruptions > 1)
+		_exit(EXIT_INTERRUPTED);
 }
 
-/* From the second signal on there is no patience: what is not written yet is given up. */
+/*
+ * The recording has ended. The first signal asks for just that; from the second on there is no
+ * patience, and what is not written yet is given up.
+ */
 static void give_up_on_signal(int signals)
 {
-	struct sigaction action = {.sa_handler = interrupted_again};
+	struct sigaction action = {.sa_handler = interrupted};
 	struct signalfd_siginfo info;
 	sigset_t set;
 
-	/* The one that ended the recording is taken, so that it does not count twice. */
 	while (read(signals, &info, sizeof(info)) == sizeof(info))
-		;
+		interruptions = 1;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
 	sigemptyset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);
 }

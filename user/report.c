@@ -178,6 +178,12 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 			"no room for %llu unwind tables of files loaded since: there, "
 			"stacks go by frame pointers",
 			(unsigned long long)tables.full);
+	if (!err && tables.unusable)
+		err = profile_add_warning(
+			profile,
+			"%llu mapped files have unwind information that is too large or "
+			"broken: there, stacks go by frame pointers",
+			(unsigned long long)tables.unusable);
 	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");

@@ -114,6 +114,7 @@ int tables_add_image(struct tables *tables, const struct image *image)
 	err = unwind_table_build(image, &options, tables->rules, &added.table);
 	if (err == -ENOMEM)
 		return err;
+	tables->unusable += err != 0;
 	if (vec_push(&tables->images, added)) {
 		unwind_table_free(added.table);
 		return -ENOMEM;

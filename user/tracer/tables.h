@@ -43,7 +43,8 @@ struct tables {
 	} images;
 	struct tables_slice *slices; /* owned; by slot */
 	uint32_t slice_count;
-	uint64_t full; /* images or mappings that found no room */
+	uint64_t full;	   /* images or mappings that found no room */
+	uint64_t unusable; /* images whose unwind information is too large or broken */
 
 	/* The kernel's arrays, mapped; borrowed. NULL before tables_place(). */
 	struct unwind_row_pair *rows;

@@ -301,6 +301,7 @@ void tracer_tables(const struct tracer *tracer, struct tracer_tables *out)
 		.bytes = tables_used(&tracer->tables),
 		.rules = tracer->tables.rules->count,
 		.full = tracer->tables.full,
+		.unusable = tracer->tables.unusable,
 	};
 }
 

@@ -84,8 +84,10 @@ bool tracer_take_request(struct tracer *tracer, uint32_t slot);
 struct tracer_tables {
 	size_t bytes;	/* of rows and their index */
 	uint32_t rules; /* of UNWIND_RULES_MAX */
-	uint64_t
-		full; /* images or lists of mappings that found no room: walked by frame pointers */
+	/* Images and lists of mappings that are walked by frame pointers: for want of room, and
+	 * because */
+	uint64_t full;
+	uint64_t unusable; /* their unwind information is too large or broken */
 };
 void tracer_tables(const struct tracer *tracer, struct tracer_tables *out);
 
