@@ -64,7 +64,9 @@ static __always_inline void walk_add(struct walk *walk)
 {
 	__u64 frame = (walk->pc + walk->exact) | walk->mark;
 
-	walk->stack->frames[walk->count % MAX_FRAMES] = frame;
+	if (walk->count >= MAX_FRAMES) /* it is not: for the verifier */
+		return;
+	walk->stack->frames[walk->count] = frame;
 	walk->count++;
 	/* One round of a 64-bit multiply-xorshift: order matters, every bit spreads. */
 	walk->hash = (walk->hash ^ frame) * 0x9e3779b97f4a7c15ULL;

@@ -15,8 +15,11 @@
 /* Targets of one recording. A target is a process in one slot of the `targets` map. */
 #define MAX_TARGETS 256
 
-/* Frames kept of a stack, innermost first. */
-#define MAX_FRAMES 128
+/*
+ * Frames kept of a stack, innermost first. An element of a map that is not allocated ahead takes a
+ * power of two of bytes: 240 frames, the key and the kernel's own fields fill 2 KiB, as 128 would.
+ */
+#define MAX_FRAMES 240
 
 /* Gaps between samples are drawn from this many quantiles of the exponential distribution. */
 #define GAP_COUNT 4096

@@ -20,7 +20,7 @@ from unwind_survey import Recorded, Walks, stacks_of  # noqa: E402
 NO_CODE = "no code known at the return address"
 NO_RULE = "no unwind rule, and no frame pointer"
 TOO_DEEP = "deeper than the frame limit"
-FRAMES_MAX = 128
+FRAMES_MAX = 240
 
 FLAGS = [
     "-std=gnu11", "-O2", "-g", "-fomit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-builtin", "-pthread",

@@ -33,7 +33,7 @@ from unwind_survey import stacks_of  # noqa: E402
 
 FULL = 100  # from so many stops on, the large programs take part
 STOPS = int(os.environ.get("ALLOCTRACE_GDB_STOPS", "40"))
-FRAMES_MAX = 128
+FRAMES_MAX = 240
 
 GDB = """
 import gdb, gdb.unwinder, json, os, random, struct, subprocess, sys

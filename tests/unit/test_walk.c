@@ -262,20 +262,20 @@ static void stack_memory_may_end_anywhere(void **state)
 
 static void deep_stack_keeps_its_inner_frames(void **state)
 {
-	uint64_t words[2 * 300];
+	uint64_t words[2 * 500];
 
 	(void)state;
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 500; i++) {
 		words[2 * i] = AT(SP_16);
 		words[2 * i + 1] = 0;
 	}
 	words[2 * MAX_FRAMES] = AT(STOP);
-	walk_from(0, words, 600);
+	walk_from(0, words, 1000);
 	assert_int_equal(stack.end, WALK_TOO_DEEP);
 	assert_int_equal(stack.frame_count, MAX_FRAMES);
 	/* As many frames as there is room for are complete. */
 	words[2 * (MAX_FRAMES - 1)] = AT(STOP);
-	walk_from(0, words, 600);
+	walk_from(0, words, 1000);
 	assert_int_equal(stack.end, WALK_COMPLETE);
 	assert_int_equal(stack.frame_count, MAX_FRAMES);
 }
