@@ -103,7 +103,8 @@ static __always_inline int pass(struct pt_regs *ctx, __u32 slot, struct cpu_stat
  * The entry of a call that allocates. Returns 1 where its return does not matter. malloc is by far
  * the most frequent, so it comes first and returns early: this is the hot path.
  */
-static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_returns)
+static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_returns,
+					  struct no_programs *none)
 {
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
@@ -123,6 +124,7 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 		call.size = PT_REGS_PARM1(ctx);
 	else if (!choose_other(ctx, cookie, slot, cpu, &call))
 		return pass(ctx, slot, cpu, always_returns);
+	keep_thread_stack(ctx, none);
 	if (call.hit)
 		sample_refill(cpu);
 	/* Read anew, and unknown to the verifier: or it checks the walk once for each shape. */
@@ -134,7 +136,7 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 SEC("kprobe")
 int allocate_session(struct pt_regs *ctx)
 {
-	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx, false);
+	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx, false, &no_session_programs);
 }
 
 /*
@@ -145,13 +147,14 @@ int allocate_session(struct pt_regs *ctx)
 SEC("kprobe")
 int allocate_entry(struct pt_regs *ctx)
 {
-	allocate_begin(ctx, true);
+	allocate_begin(ctx, true, &no_programs);
 	return 0;
 }
 
 SEC("kprobe")
 int allocate_return(struct pt_regs *ctx)
 {
+	keep_thread_stack(ctx, &no_programs);
 	return call_finish(ctx);
 }
 
@@ -169,6 +172,7 @@ int free_entry(struct pt_regs *ctx)
 	count_up(cpu, COUNT_FREES);
 	if (!bpf_map_lookup_elem(&live, &key))
 		return 0;
+	keep_thread_stack(ctx, &no_programs);
 	target = target_current(slot);
 	if (target && block_take(slot, target->epoch, key.address, &block))
 		block_count_free(slot, &block);

@@ -77,7 +77,8 @@ static __always_inline enum counter block_put(struct cpu_state *cpu, __u32 slot,
 {
 	struct live_key key = {.address = address, .target = slot};
 	struct live_block old;
-	long err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+	/* An int: before 6.4 only the lower half of the result is set. */
+	int err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
 
 	if (err == -EEXIST) {
 		/* The allocator gave this address out again, so the old block was freed unseen. */

@@ -129,13 +129,31 @@ struct {
 	__uint(max_entries, 16384);
 } events SEC(".maps");
 
+/* The state of a walk: the frame that is being left, and what is kept of the ones before. */
+struct walk {
+	__u64 pc; /* return address into this frame, or the exact pc if `exact` */
+	__u64 sp; /* at that address: the CFA of the frame inside */
+	__u64 fp;
+	__u64 slot; /* where pc was read from the stack; 0: it was not */
+	__u64 hash;
+	__u64 slice;   /* the target's mappings as the walk began */
+	__u32 mapping; /* index of the last one found */
+	__u32 count;
+	__u32 end;
+	__u32 exact; /* pc was interrupted by a signal: it is not behind a call */
+	__u64 mark;  /* FRAME_UNSURE if this frame was found without a rule for its place */
+};
+
 /*
- * Where a walk builds its stack. A uprobe program can be preempted by another thread on the same
- * CPU, which then finds the first buffer taken and claims the next.
+ * Where a walk builds its stack, and keeps its state: what is in a map the verifier takes for
+ * unknown, while it would follow every combination of what it knows of the program's own stack
+ * (6.19 gave up on that, after a million instructions). A uprobe program can be preempted by
+ * another thread on the same CPU, which then finds the first buffer taken and claims the next.
  */
 #define SCRATCH_COUNT 4
 struct scratch {
 	__u64 busy;
+	struct walk walk;
 	struct stack stack;
 };
 struct {
@@ -144,6 +162,31 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/*
+ * From 6.13 on kernels may give a program of this type a stack per CPU, taking it that such
+ * programs do not nest. On uprobes they do: they run preemptible, and the next thread on the CPU
+ * would write over the variables of the one that was preempted, pointers included: wrong figures,
+ * or an oops. A program with a tail call keeps to the thread's own kernel stack. That is decided by
+ * a look at the instructions before dead ones are removed, so a call that is never made is enough,
+ * anywhere in the program: off the hot path. Every program on a uprobe has one.
+ */
+const volatile bool never = false;
+struct no_programs {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+/* Programs with one such map must have one attach type, from 6.17 on. */
+struct no_programs no_programs SEC(".maps");
+struct no_programs no_session_programs SEC(".maps");
+
+static __always_inline void keep_thread_stack(struct pt_regs *ctx, struct no_programs *none)
+{
+	if (never)
+		bpf_tail_call(ctx, none, 0);
+}
 
 static __always_inline void count_up(struct cpu_state *cpu, enum counter counter)
 {

@@ -44,30 +44,16 @@ static __always_inline void scratch_release(struct scratch *scratch)
 	__sync_lock_test_and_set(&scratch->busy, 0);
 }
 
-/* The state of a walk: the frame that is being left, and what is kept of the ones before. */
-struct walk {
-	struct stack *stack;
-	__u64 pc; /* return address into this frame, or the exact pc if `exact` */
-	__u64 sp; /* at that address: the CFA of the frame inside */
-	__u64 fp;
-	__u64 slot; /* where pc was read from the stack; 0: it was not */
-	__u64 hash;
-	__u64 slice;   /* the target's mappings as the walk began */
-	__u32 mapping; /* index of the last one found */
-	__u32 count;
-	__u32 end;
-	__u32 exact; /* pc was interrupted by a signal: it is not behind a call */
-	__u64 mark;  /* FRAME_UNSURE if this frame was found without a rule for its place */
-};
-
-static __always_inline void walk_add(struct walk *walk)
+static __always_inline void walk_add(struct scratch *scratch)
 {
+	struct walk *walk = &scratch->walk;
 	__u64 frame = (walk->pc + walk->exact) | walk->mark;
+	__u32 at = walk->count;
 
-	if (walk->count >= MAX_FRAMES) /* it is not: for the verifier */
+	if (at >= MAX_FRAMES) /* it is not: for the verifier */
 		return;
-	walk->stack->frames[walk->count] = frame;
-	walk->count++;
+	scratch->stack.frames[at] = frame;
+	walk->count = at + 1;
 	/* One round of a 64-bit multiply-xorshift: order matters, every bit spreads. */
 	walk->hash = (walk->hash ^ frame) * 0x9e3779b97f4a7c15ULL;
 	walk->hash ^= walk->hash >> 29;
@@ -299,8 +285,10 @@ static __always_inline __u32 step_by_signal(struct walk *walk)
 }
 
 /* One frame: keeps its pc, then goes out to its caller. Returns 1 at the end. */
-static long walk_step(__u64 index, struct walk *walk)
+static long walk_step(__u64 index, struct scratch **context)
 {
+	struct scratch *scratch = *context;
+	struct walk *walk = &scratch->walk;
 	struct unwind_mapping *mapping;
 	struct unwind_rule *rule;
 	__u32 end, exact = walk->exact;
@@ -319,13 +307,13 @@ static long walk_step(__u64 index, struct walk *walk)
 	if (!mapping) {
 		/* The first is what called the allocator, whatever is known of it. */
 		if (!walk->count)
-			walk_add(walk);
+			walk_add(scratch);
 		walk->end = WALK_NO_MAPPING;
 		return 1;
 	}
 	if (walk->count >= MAX_FRAMES)
 		return 1;
-	walk_add(walk);
+	walk_add(scratch);
 	walk->exact = 0;
 	rule = rule_find(mapping, at);
 	if (!rule || unwind_rule_kind(rule) == UNWIND_END) {
@@ -355,12 +343,13 @@ static __always_inline void ask_for_mappings(struct target *target, __u32 slot)
 	bpf_ringbuf_output(&events, &slot, sizeof(slot), 0);
 }
 
-/* Fills stack; *key is the hash of its frames, never 0. */
+/* Fills scratch's stack; *key is the hash of its frames, never 0. */
 static __always_inline void stack_walk(struct pt_regs *ctx, struct target *target, __u32 slot,
-				       __u64 return_address, struct stack *stack, __u64 *key)
+				       __u64 return_address, struct scratch *scratch, __u64 *key)
 {
-	struct walk walk = {
-		.stack = stack,
+	struct walk *walk = &scratch->walk;
+
+	*walk = (struct walk){
 		.pc = return_address,
 		.sp = PT_REGS_SP(ctx) + 8,
 		.slot = PT_REGS_SP(ctx),
@@ -369,17 +358,17 @@ static __always_inline void stack_walk(struct pt_regs *ctx, struct target *targe
 		.end = WALK_TOO_DEEP,
 	};
 
-	walk.mapping = walk.slice >> 32;
+	walk->mapping = walk->slice >> 32;
 	/* A frame may take a second round, after a trampoline. */
-	bpf_loop(2 * MAX_FRAMES, walk_step, &walk, 0);
+	bpf_loop(2 * MAX_FRAMES, walk_step, &scratch, 0);
 	/* The tables of a slice that is not in use any more may have been written over. */
-	if (walk.slice != *(volatile const __u64 *)&target->mappings)
-		walk.end = WALK_MAPPINGS_CHANGED;
-	if (walk.end == WALK_NO_MAPPING)
+	if (walk->slice != *(volatile const __u64 *)&target->mappings)
+		walk->end = WALK_MAPPINGS_CHANGED;
+	if (walk->end == WALK_NO_MAPPING)
 		ask_for_mappings(target, slot);
-	stack->frame_count = walk.count;
-	stack->end = walk.end;
-	*key = walk.hash | !walk.hash;
+	scratch->stack.frame_count = walk->count;
+	scratch->stack.end = walk->end;
+	*key = walk->hash | !walk->hash;
 }
 
 /* Walks and keeps the stack of a call. 0, or the counter of the loss. */
@@ -387,11 +376,11 @@ static __always_inline enum counter stack_record(struct pt_regs *ctx, struct tar
 						 __u32 slot, __u64 return_address, __u64 *key)
 {
 	struct scratch *scratch = scratch_claim();
-	long err;
+	int err; /* before 6.4 only the lower half of the result is set */
 
 	if (!scratch)
 		return COUNT_LOST_SCRATCH;
-	stack_walk(ctx, target, slot, return_address, &scratch->stack, key);
+	stack_walk(ctx, target, slot, return_address, scratch, key);
 	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65.
 	 */
 	err = bpf_map_update_elem(&stacks, key, &scratch->stack, BPF_NOEXIST);

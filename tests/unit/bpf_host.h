@@ -128,6 +128,14 @@ static inline long bpf_map_update_elem(const void *map, const void *key, const v
 	return 0;
 }
 
+static inline long bpf_tail_call(void *context, const void *map, uint32_t index)
+{
+	(void)context;
+	(void)map;
+	(void)index;
+	return -ENOENT;
+}
+
 static unsigned int host_events;
 
 static inline long bpf_ringbuf_output(const void *map, const void *data, uint64_t size,

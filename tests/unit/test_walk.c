@@ -44,7 +44,8 @@ static struct unwind_page pages[1];
 static struct unwind_mapping maps[3];
 static struct scratch buffers[SCRATCH_COUNT];
 static struct target target;
-static struct stack stack;
+static struct scratch scratch;
+#define stack scratch.stack
 static __u64 key;
 
 static struct unwind_rule rule(int kind, int cfa_off, int fp_slot)
@@ -100,7 +101,7 @@ static void walk_from(uint64_t fp, const uint64_t *words, size_t count)
 	struct pt_regs regs = {.sp = STACK, .fp = fp};
 
 	memcpy(host_memory, words, count * sizeof(*words));
-	stack_walk(&regs, &target, 0, host_memory[0], &stack, &key);
+	stack_walk(&regs, &target, 0, host_memory[0], &scratch, &key);
 }
 
 #define WALK(fp, ...)                                                                              \
@@ -256,7 +257,7 @@ static void stack_memory_may_end_anywhere(void **state)
 	struct pt_regs regs = {.sp = STACK + sizeof(host_memory) - 16};
 
 	(void)state;
-	stack_walk(&regs, &target, 0, AT(SP_32_FP), &stack, &key);
+	stack_walk(&regs, &target, 0, AT(SP_32_FP), &scratch, &key);
 	EXPECT(WALK_UNREADABLE, AT(SP_32_FP));
 }
 
