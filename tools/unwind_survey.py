@@ -349,14 +349,20 @@ class Postgres(Attached):
         self.say(self.before + "select 'pid', pg_backend_pid();\n")
         said = self.client.wait_until(lambda: re.search(r"pid\|(\d+)\n", self.client.stdout), "the backend's pid")
         self.pid = int(said.group(1))
+        # Once before the recording: what the backend loads on demand is then there.
+        self.work(POSTGRES_WORK.format(times=1))
+
+    def work(self, text):
+        done = self.client.stdout.count("done\n") + 1
+        self.say(text)
+        self.client.wait_until(lambda: self.client.stdout.count("done\n") >= done, "done")
 
     def say(self, text):
         self.client.process.stdin.write(text.encode())
         self.client.process.stdin.flush()
 
     def load(self):
-        self.say(POSTGRES_WORK.format(times=200 if self.full else 30))
-        self.client.wait_until(lambda: "done\n" in self.client.stdout, "done")
+        self.work(POSTGRES_WORK.format(times=400 if self.full else 60))
 
 
 class PostgresCompiling(Postgres):
@@ -373,8 +379,7 @@ class PostgresCompiling(Postgres):
         )
 
     def load(self):
-        self.say(POSTGRES_COMPILED * (20 if self.full else 5) + "\\echo done\n")
-        self.client.wait_until(lambda: "done\n" in self.client.stdout, "done")
+        self.work(POSTGRES_COMPILED * (20 if self.full else 5) + "\\echo done\n")
 
 
 class Clang(Launched):
