@@ -158,16 +158,22 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 	return EXIT_OK;
 }
 
+/* Calls seen so far, by which the counts of a recording differ from those of its probes. */
+static void read_seen(const struct recording *recording, const struct target_record *target,
+		      uint64_t *calls, uint64_t *frees)
+{
+	uint64_t counters[COUNTER_COUNT] = {0};
+
+	tracer_counters(recording->tracer, target->slot, counters);
+	*calls = counters[COUNT_CALLS];
+	*frees = counters[COUNT_FREES];
+}
+
 static void start_recording(struct recording *recording)
 {
-	uint64_t counters[COUNTER_COUNT];
-
 	vec_for_each(target, &recording->targets) {
 		target->rss_start = process_rss(target->process);
-		if (!tracer_counters(recording->tracer, target->slot, counters)) {
-			target->calls_before = counters[COUNT_CALLS];
-			target->frees_before = counters[COUNT_FREES];
-		}
+		read_seen(recording, target, &target->calls, &target->frees);
 	}
 	recording->started_realtime = clock_now(CLOCK_REALTIME);
 	recording->started = clock_now(CLOCK_MONOTONIC);
@@ -180,6 +186,13 @@ static void stop_recording(struct recording *recording)
 	vec_for_each(target, &recording->targets)
 		tracer_enable(recording->tracer, target->slot, false);
 	recording->ended = clock_now(CLOCK_MONOTONIC);
+	vec_for_each(target, &recording->targets) {
+		uint64_t calls, frees;
+
+		read_seen(recording, target, &calls, &frees);
+		target->calls = calls - target->calls;
+		target->frees = frees - target->frees;
+	}
 	tracer_detach(recording->tracer);
 }
 
@@ -206,7 +219,7 @@ static void show_progress(const struct recording *recording)
 
 		if (tracer_counters(recording->tracer, target->slot, counters))
 			continue;
-		calls += counters[COUNT_CALLS] - target->calls_before;
+		calls += counters[COUNT_CALLS] - target->calls;
 		samples += counters[COUNT_SAMPLED];
 		rss += target->rss_end;
 	}

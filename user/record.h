@@ -31,8 +31,9 @@ struct target_record {
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
 	int64_t ended_at;  /* 0: still running when the recording ended */
 	unsigned int children, executions;
-	uint64_t rss_start, rss_end;	     /* bytes; 0: not known */
-	uint64_t calls_before, frees_before; /* seen before the recording was switched on */
+	uint64_t rss_start, rss_end; /* bytes; 0: not known */
+	uint64_t calls, frees; /* seen between the recording's start and its end, not while probes
+				  came and went */
 };
 
 struct recording {

@@ -254,8 +254,8 @@ static int build_profile(const struct recording *recording, const struct target_
 	if (!err)
 		err = tracer_readback(recording->tracer, target->slot, profile, &walks);
 	if (!err) {
-		profile->info.calls -= target->calls_before;
-		profile->info.frees -= target->frees_before;
+		profile->info.calls = target->calls;
+		profile->info.frees = target->frees;
 		err = add_walks(profile, &walks);
 	}
 	if (!err)
