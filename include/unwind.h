@@ -5,11 +5,11 @@
  * Every address here is an image's link-time address (ELF p_vaddr), so one table serves all
  * processes that map the image: vaddr = pc - load bias.
  *
- * ROWS. A row is 4 bytes: from pc_low (the low 16 bits of vaddr) on, rule number `rule` is in
- *force, until the next row. Rows are sorted by address and lie in pages of 64 KiB of address space.
- *Every page of an image, from the first to the last executable one, begins with a row whose pc_low
- *is 0 (it repeats the rule in force where no change falls on that address). So a page is never
- *empty, and a search never looks at another page:
+ * ROWS. A row is 4 bytes: from pc_low (the low 16 bits of vaddr) on, rule number `rule` is in force,
+ * until the next row. Rows are sorted by address and lie in pages of 64 KiB of address space. Every
+ * page of an image, from the first to the last executable one, begins with a row whose pc_low is 0
+ * (it repeats the rule in force where no change falls on that address). So a page is never empty, and
+ * a search never looks at another page:
  *
  *	page = (vaddr >> 16) - image.first_page;		unsigned: below first_page is large
  *	if (page >= image.page_count)
@@ -58,24 +58,25 @@ struct unwind_row {
 };
 
 /*
- * How the caller's pc, sp and fp follow from a frame's sp and fp. fp is rbp or x29. The caller's sp
- *is the CFA, always. Offsets are in bytes, slots in units of 8 bytes.
+ * How the caller's pc, sp and fp follow from a frame's sp and fp. fp is rbp or x29. The caller's sp is
+ * the CFA, always. Offsets are in bytes, slots in units of 8 bytes.
  *
  *	UNWIND_SP, UNWIND_FP	CFA = base + cfa_off, base being sp or fp
- *	UNWIND_DEREF_SP, _FP	as stack-realigning functions have it (gcc keeps the CFA in the
- *frame): CFA = *(base + cfa_off) + 8 + 8 * ra_slot UNWIND_PLT		CFA = sp + cfa_off + ((pc &
- *15) >= fp_slot ? 8 : 0); fp is unchanged
- *	UNWIND_SIGNAL		sp points at the rt_sigframe as the handler returns: all registers
- *of the interrupted code are in it, at the UNWIND_SIGFRAME_* offsets from sp. Its UNWIND_EXACT_PC
- *is always set. UNWIND_STOP		outermost frame (return address undefined): the walk is
- *complete UNWIND_END		no rule: go by the frame pointer, and mark the frame
+ *	UNWIND_DEREF_SP, _FP	as stack-realigning functions have it (gcc keeps the CFA in the frame):
+ *				CFA = *(base + cfa_off) + 8 + 8 * ra_slot
+ *	UNWIND_PLT		CFA = sp + cfa_off + ((pc & 15) >= fp_slot ? 8 : 0); fp is unchanged
+ *	UNWIND_SIGNAL		sp points at the rt_sigframe as the handler returns: all registers of
+ *				the interrupted code are in it, at the UNWIND_SIGFRAME_* offsets from sp.
+ *				Its UNWIND_EXACT_PC is always set.
+ *	UNWIND_STOP		outermost frame (return address undefined): the walk is complete
+ *	UNWIND_END		no rule: go by the frame pointer, and mark the frame
  *
  * Return address (not for STOP, END and SIGNAL):
- *	ra_slot == UNWIND_SLOT_SAME	still in lr (aarch64). Only the innermost frame, or one that
- *a signal interrupted, can be so: elsewhere the walk is lost
- *	otherwise			*(CFA + 8 * ra_slot). On x86-64 this is CFA - 8, ra_slot -1,
- *for all but the DEREF kinds, for which it is *(CFA - 8) whatever ra_slot aarch64: strip the
- *pointer authentication bits from what was loaded.
+ *	ra_slot == UNWIND_SLOT_SAME	still in lr (aarch64). Only the innermost frame, or one that a
+ *					signal interrupted, can be so: elsewhere the walk is lost
+ *	otherwise			*(CFA + 8 * ra_slot). On x86-64 this is CFA - 8, ra_slot -1, for all
+ *					but the DEREF kinds, for which it is *(CFA - 8) whatever ra_slot
+ * aarch64: strip the pointer authentication bits from what was loaded.
  *
  * Caller's fp (not for STOP, END, SIGNAL and PLT):
  *	fp_slot == UNWIND_SLOT_SAME	  unchanged
@@ -138,8 +139,8 @@ struct unwind_image {
 
 /*
  * Offsets from sp to the interrupted registers in the rt_sigframe, once the handler has returned
- * (Linux: arch/x86/include/uapi/asm/sigcontext.h, behind 40 bytes of ucontext; aarch64: 128 bytes
- * of siginfo, 176 of ucontext, then struct sigcontext).
+ * (Linux: arch/x86/include/uapi/asm/sigcontext.h, behind 40 bytes of ucontext; aarch64: 128 bytes of
+ * siginfo, 176 of ucontext, then struct sigcontext).
  */
 #define UNWIND_SIGFRAME_X86_64_SP  160
 #define UNWIND_SIGFRAME_X86_64_FP  120

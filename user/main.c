@@ -5,11 +5,13 @@
  * Data flows one way, from a pid to a profile; a file knows only what stands above it in this list:
  *
  *   util/      bounded reads, growing arrays, units, messages
- *   binary/    ELF files: image, which functions allocate, which instruction is probed, unwind
- * tables target/    processes: who they are and what they map (process), what happens to them
- * (watch), a command held until it can be traced (launch) profile/   plain data and arithmetic:
- * sites, weights and their errors, the gaps between samples tracer/    the only code that touches
- * BPF: load (tracer), links (attach), maps -> profile (readback) symbol/    addresses -> names
+ *   binary/    ELF files: image, which functions allocate, which instruction is probed, unwind tables
+ *   target/    processes: who they are and what they map (process), what happens to them (watch), a
+ *              command held until it can be traced (launch)
+ *   profile/   plain data and arithmetic: sites, weights and their errors, the gaps between samples
+ *   tracer/    the only code that touches BPF: load (tracer), links (attach), unwind tables (tables),
+ *              maps -> profile (readback)
+ *   symbol/    addresses -> names
  *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
  *   targets.c  the processes of a recording: opened, probed, kept up with
  *   command.c  a command started as a target

@@ -5,9 +5,10 @@
  *	1	.debug_frame instead of .eh_frame
  *	2	aarch64 instead of x86-64
  *	4	a whole image: the section is found by PT_GNU_EH_FRAME, its bytes are also the code
- *that is scanned for calls, and tables are built What must hold beside not crashing: rows rise,
- *never overlap, stay within the code; a table has its documented form and, not pruned, says at each
- *row what the row says.
+ *		that is scanned for calls, and tables are built
+ *
+ * What must hold beside not crashing: rows rise, never overlap, stay within the code; a table has its
+ * documented form and, not pruned, says at each row what the row says.
  *
  * Build and run: tests/fuzz/eh_frame.sh
  */

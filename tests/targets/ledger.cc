@@ -4,8 +4,8 @@
  *	ledger [--threads N] [--rounds N] [--seed S] [--sizes mixed] [--period R]
  *
  * Says "ready PID", waits for a line, works, prints the books as one line of JSON
- *	{"malloc": {"alloc_objects": 1, "alloc_bytes": 1, "inuse_objects": 1, "inuse_bytes": 1},
- *...} waits for another line, so that a tracer can leave while everything is still alive, and ends.
+ *	{"malloc": {"alloc_objects": 1, "alloc_bytes": 1, "inuse_objects": 1, "inuse_bytes": 1}, ...}
+ * waits for another line, so that a tracer can leave while everything is still alive, and ends.
  * The end of stdin counts as a line.
  *
  * Between the first line and the last nothing here allocates but the sites: the books are in static
@@ -16,8 +16,8 @@
  * - a call that fails changes nothing.
  *
  * Without --sizes every round visits every site once, with sizes from a few bytes to beyond the
- *mmap threshold. With --sizes mixed it is the "bulk" sites that work, some 24 MB a round, and the
- *books also hold the variance of each figure's estimate when allocations are sampled every R bytes:
+ * mmap threshold. With --sizes mixed it is the "bulk" sites that work, some 24 MB a round, and the
+ * books also hold the variance of each figure's estimate when allocations are sampled every R bytes:
  * a sum of (1-p)/p for objects and s^2 (1-p)/p for bytes, p = 1 - exp(-s/R).
  */
 #include "target.h"

@@ -2,12 +2,13 @@
  * longjmp: leaves allocator calls half-way, by siglongjmp out of a signal handler.
  *
  *	longjmp crash N	  says "ready PID", waits for a line, then N times makes realloc fault on a
- *pointer that never was one, and jumps out of the handler; each time one more object of 200 bytes
- *is allocated at path_between. Then 100 objects at path_after, the books in ledger's format,
- *another line, the end. longjmp timer	  says "ready PID", allocates and frees under a timer signal
- *whose handler jumps away whenever it finds malloc interrupted in its first instructions, where no
- *state of the heap has been touched. SIGUSR1 prints "abandoned N ops M", SIGTERM too, and ends it
- *with 0.
+ *			  pointer that never was one, and jumps out of the handler; each time one more
+ *			  object of 200 bytes is allocated at path_between. Then 100 objects at
+ *			  path_after, the books in ledger's format, another line, the end.
+ *	longjmp timer	  says "ready PID", allocates and frees under a timer signal whose handler
+ *			  jumps away whenever it finds malloc interrupted in its first instructions,
+ *			  where no state of the heap has been touched. SIGUSR1 prints "abandoned N
+ *			  ops M", SIGTERM too, and ends it with 0.
  */
 #include "target.h"
 

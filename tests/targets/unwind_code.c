@@ -4,9 +4,9 @@
  *	unwind_code anonymous|written|bare N
  *
  * anonymous: code made at run time, in memory of no file, that keeps a frame pointer, as
- *just-in-time compilers do. written: hand-written assembly that keeps one. bare: hand-written
- *assembly that does not, and that leaves 0 in the frame pointer. Says "ready PID", waits for a
- *line, allocates N times, says "done", waits for another line, ends.
+ * just-in-time compilers do. written: hand-written assembly that keeps one. bare: hand-written
+ * assembly that does not, and that leaves 0 in the frame pointer. Says "ready PID", waits for a
+ * line, allocates N times, says "done", waits for another line, ends.
  */
 #include "target.h"
 

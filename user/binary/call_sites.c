@@ -3,11 +3,12 @@
  *
  * x86-64, at each byte:
  *	e8 rel32		call; the target must lie in executable code, which drops nearly all
- *chance hits
+ *				chance hits
  *	ff /2			call *r/m: 2 to 7 bytes by its ModRM and SIB bytes. Prefixes stand
- *before the opcode, so they change nothing about where the instruction ends. 0f 05
- *syscall aarch64, at each multiple of 4: BL with a target in executable code, BLR and its
- *authenticating forms, SVC.
+ *				before the opcode, so they change nothing about where it ends
+ *	0f 05			syscall
+ * aarch64, at each multiple of 4: BL with a target in executable code, BLR and its authenticating
+ * forms, SVC.
  */
 #include "binary/call_sites.h"
 

@@ -1,9 +1,9 @@
 /*
  * From section bytes to sorted FDEs, in two sweeps over each section. The first parses the CIEs: an
  * FDE of .debug_frame may stand before its CIE, and each CIE is so parsed once however many FDEs
- *name it, which keeps a hostile section from costing more than its own length. The second notes for
+ * name it, which keeps a hostile section from costing more than its own length. The second notes for
  * each FDE its range, its CIE and where its instructions are. Instructions run only when rows are
- *asked for, in order of address.
+ * asked for, in order of address.
  *
  * A record is a 32-bit length (0xffffffff: a 64-bit one follows), then the CIE's mark or the FDE's
  * reference to its CIE. The two sections differ in that:
