@@ -66,6 +66,7 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 		log_error("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)");
 		return EXIT_KERNEL;
 	case -ENOSYS:
+	case -E2BIG: /* the verifier gave up */
 	case -EINVAL:
 	case -ENOENT:
 		log_error("this kernel lacks BPF, uprobes or a helper that is needed (6.1 or later "
