@@ -11,12 +11,50 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
 #define BYTES(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
 #define RET	   0xc3
 
+enum {
+	RAX = PROBE_X86_RAX,
+	RCX = PROBE_X86_RCX,
+	RDX = PROBE_X86_RDX,
+	RBX = PROBE_X86_RBX,
+	RSP = PROBE_X86_RSP,
+	RSI = PROBE_X86_RSI,
+	RDI = PROBE_X86_RDI,
+	R8 = PROBE_X86_R8,
+	R9 = PROBE_X86_R9,
+	R12 = PROBE_X86_R12,
+	R15 = PROBE_X86_R15,
+};
+
+static const uint8_t in_order[] = {0, 1, 2, 3, 4, 5};
+static const uint8_t argument_registers[] = {RDI, RSI, RDX, RCX, R8, R9};
+
+static struct probe_wish wish_for(size_t argument_count)
+{
+	return (struct probe_wish){.arguments = in_order, .argument_count = argument_count};
+}
+
+static void check_site(const char *what, int err, const struct probe_site *site, size_t offset,
+		       bool emulated, const uint8_t *registers, size_t register_count)
+{
+	if (err || site->offset != offset || site->emulated != emulated)
+		fail_msg("%s: error %d, offset %zu %s, expected %zu %s", what, err, site->offset,
+			 site->emulated ? "emulated" : "stepped", offset,
+			 emulated ? "emulated" : "stepped");
+	for (size_t i = 0; i < register_count; i++) {
+		if (site->registers[i] != registers[i])
+			fail_msg("%s: argument %zu in register %u, expected %u", what, i,
+				 site->registers[i], registers[i]);
+	}
+}
+
+/* The first so many arguments are wanted, and where the site is, no one has moved. */
 struct site_case {
 	const char *what;
 	const uint8_t *code;
@@ -29,18 +67,48 @@ struct site_case {
 static void check_cases(const struct site_case *cases, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
+		struct probe_wish wish = wish_for(cases[i].arguments);
 		struct probe_site site = {.offset = 999};
-		int err;
+		int err = probe_site_choose(cases[i].code, cases[i].size, 0x401000, &wish, &site);
 
-		err = probe_site_choose(cases[i].code, cases[i].size, 0x401000, cases[i].arguments,
-					&site);
-		if (err || site.offset != cases[i].offset || site.emulated != cases[i].emulated)
-			fail_msg("%s: error %d, offset %zu %s, expected %zu %s", cases[i].what, err,
-				 site.offset, site.emulated ? "emulated" : "stepped",
-				 cases[i].offset, cases[i].emulated ? "emulated" : "stepped");
+		check_site(cases[i].what, err, &site, cases[i].offset, cases[i].emulated,
+			   argument_registers, cases[i].arguments);
 	}
 }
 #define CHECK_CASES(cases) check_cases(cases, sizeof(cases) / sizeof(*(cases)))
+
+/* The site is emulated; places are pairs: an argument that is wanted, and its register there. */
+struct moved_case {
+	const char *what;
+	size_t offset;
+	const uint8_t *places;
+	size_t place_bytes;
+	const uint8_t *code;
+	size_t size;
+};
+#define PLACES BYTES
+
+static void check_moved(const struct moved_case *cases, size_t count, bool stack_moves)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint8_t arguments[PROBE_ARGUMENTS_MAX], registers[PROBE_ARGUMENTS_MAX];
+		struct probe_wish wish = {.arguments = arguments,
+					  .argument_count = cases[i].place_bytes / 2,
+					  .stack_moves = stack_moves};
+		struct probe_site site = {.offset = 999};
+		int err;
+
+		for (size_t j = 0; j < wish.argument_count; j++) {
+			arguments[j] = cases[i].places[2 * j];
+			registers[j] = cases[i].places[2 * j + 1];
+		}
+		err = probe_site_choose(cases[i].code, cases[i].size, 0x401000, &wish, &site);
+		check_site(cases[i].what, err, &site, cases[i].offset, true, registers,
+			   wish.argument_count);
+	}
+}
+#define CHECK_MOVED(cases, stack_moves)                                                            \
+	check_moved(cases, sizeof(cases) / sizeof(*(cases)), stack_moves)
 
 /* Beginnings as compiled, ends cut short: some branches lead out of what is given. */
 static void test_sites_of_real_allocators(void **state)
@@ -81,22 +149,37 @@ static void test_sites_of_real_allocators(void **state)
 		{"tcmalloc 2.10 malloc: mov flag(%rip),%rax; test %rax,%rax; jne",
 		 BYTES(0x48, 0x8b, 0x05, 1, 2, 3, 0, 0x48, 0x85, 0xc0, 0x75, 0x40, RET), 1, 10,
 		 true},
-		{"mimalloc 2.0.9 malloc: the size is in rsi when the branch comes",
-		 BYTES(0x48, 0x8b, 0x05, 0x49, 0xb4, 0x00, 0x00, 0x48, 0x89, 0xfe, 0x64, 0x48, 0x8b,
-		       0x38, 0x48, 0x81, 0xfe, 0x00, 0x04, 0x00, 0x00, 0x77, 0x29, RET),
-		 1, 0, false},
 		{"mimalloc 2.0.9 free: mov; test; je",
 		 BYTES(0x48, 0x89, 0xf9, 0x48, 0x85, 0xff, 0x74, 0x20, RET), 1, 6, true},
 		{"musl 1.2.3 malloc: jmp", BYTES(0xe9, 0xab, 0xff, 0xff, 0xff), 1, 0, true},
 		{"musl 1.2.3 calloc: push %r12", BYTES(0x41, 0x54, 0x49, 0x89, 0xf4, RET), 2, 0,
 		 true},
-		{"musl 1.2.3 valloc: mov %rdi,%rsi; mov $4096,%edi; jmp",
-		 BYTES(0x48, 0x89, 0xfe, 0xbf, 0x00, 0x10, 0x00, 0x00, 0xe9, 1, 0, 0, 0), 1, 0,
-		 false},
+	};
+	const struct moved_case moved[] = {
+		{"glibc 2.36 posix_memalign, of which the alignment is not wanted", 7,
+		 PLACES(0, RDI, 2, RDX),
+		 BYTES(0x48, 0x8d, 0x46, 0xff, 0x48, 0x85, 0xc6, 0x41, 0x54, RET)},
+		{"mimalloc 2.0.9 malloc: the size is in rsi when the branch comes", 21,
+		 PLACES(0, RSI),
+		 BYTES(0x48, 0x8b, 0x05, 0x49, 0xb4, 0x00, 0x00, 0x48, 0x89, 0xfe, 0x64, 0x48, 0x8b,
+		       0x38, 0x48, 0x81, 0xfe, 0x00, 0x04, 0x00, 0x00, 0x77, 0x29, RET)},
+		{"mimalloc 2.0.9 realloc: two moves on, and the first argument's register is used",
+		 17, PLACES(0, RSI, 1, RDX),
+		 BYTES(0x48, 0x89, 0xf2, 0x48, 0x89, 0xfe, 0x48, 0x8b, 0x3d, 1, 2, 3, 0, 0x64, 0x48,
+		       0x8b, 0x3f, 0xe9, 1, 2, 3, 0)},
+		{"musl 1.2.3 valloc: mov %rdi,%rsi; mov $4096,%edi; jmp", 8, PLACES(0, RSI),
+		 BYTES(0x48, 0x89, 0xfe, 0xbf, 0x00, 0x10, 0x00, 0x00, 0xe9, 1, 0, 0, 0)},
+	};
+	const struct moved_case freeing[] = {
+		{"glibc 2.31 free: sub $24,%rsp first", 17, PLACES(0, RDI),
+		 BYTES(0x48, 0x83, 0xec, 0x18, 0x48, 0x8b, 0x05, 1, 2, 3, 0, 0x48, 0x8b, 0x00, 0x48,
+		       0x85, 0xc0, 0x75, 0x10, RET)},
 	};
 
 	(void)state;
 	CHECK_CASES(cases);
+	CHECK_MOVED(moved, false);
+	CHECK_MOVED(freeing, true);
 }
 
 #define MOV_RAX_RDI 0x48, 0x89, 0xf8
@@ -157,12 +240,124 @@ static void test_no_site_behind_an_overwritten_argument(void **state)
 		{"pushf", BYTES(0x9c, 0x55, RET), 1, 0, false},
 		{"leave", BYTES(0xc9, 0x55, RET), 1, 0, false},
 		{"enter", BYTES(0xc8, 0x08, 0x00, 0x00, 0x55, RET), 1, 0, false},
-		{"four arguments cannot be shown intact", BYTES(MOV_RAX_RDI, 0x55, RET), 4, 0,
-		 false},
 	};
 
 	(void)state;
 	CHECK_CASES(cases);
+}
+
+static void test_arguments_are_followed(void **state)
+{
+	const struct moved_case cases[] = {
+		{"its own register is preferred", 3, PLACES(0, RDI),
+		 BYTES(0x48, 0x89, 0xf8, 0x55, RET)},
+		{"mov %rdi,%rax; xor %edi,%edi", 5, PLACES(0, RAX),
+		 BYTES(0x48, 0x89, 0xf8, 0x31, 0xff, 0x55, RET)},
+		{"the other encoding of mov", 5, PLACES(0, RAX),
+		 BYTES(0x48, 0x8b, 0xc7, 0x31, 0xff, 0x55, RET)},
+		{"to r12", 5, PLACES(0, R12), BYTES(0x49, 0x89, 0xfc, 0x31, 0xff, 0x55, RET)},
+		{"r8, the fifth, to r15", 6, PLACES(4, R15),
+		 BYTES(0x4d, 0x89, 0xc7, 0x45, 0x31, 0xc0, 0x55, RET)},
+		{"twice: to rax, to rbx", 10, PLACES(0, RBX),
+		 BYTES(0x48, 0x89, 0xf8, 0x48, 0x89, 0xc3, 0x31, 0xff, 0x31, 0xc0, 0x55, RET)},
+		{"and back", 10, PLACES(0, RDI),
+		 BYTES(0x48, 0x89, 0xf8, 0x31, 0xff, 0x48, 0x89, 0xc7, 0x31, 0xc0, 0x55, RET)},
+		{"mov %rdi,%rdi is no change", 3, PLACES(0, RDI),
+		 BYTES(0x48, 0x89, 0xff, 0x55, RET)},
+		{"one into the register of the other, which has moved away", 8,
+		 PLACES(0, RSI, 1, RDX),
+		 BYTES(0x48, 0x89, 0xf2, 0x48, 0x89, 0xfe, 0x31, 0xff, 0x55, RET)},
+		{"swapped through rax", 9, PLACES(0, RAX, 1, RDI),
+		 BYTES(0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x48, 0x89, 0xc6, 0x55, RET)},
+		{"registers are in the order of the wish", 5, PLACES(3, RCX, 0, RAX, 1, RSI),
+		 BYTES(0x48, 0x89, 0xf8, 0x31, 0xff, 0x55, RET)},
+		{"what is not wanted may be lost: rsi", 2, PLACES(0, RDI, 2, RDX),
+		 BYTES(0x31, 0xf6, 0x55, RET)},
+		{"all six", 3, PLACES(2, RDX, 3, RCX, 4, R8, 5, R9), BYTES(MOV_RAX_RDI, 0x55, RET)},
+		{"the entry's are their own", 0, PLACES(0, RDI, 2, RDX), BYTES(0x55, RET)},
+	};
+
+	(void)state;
+	CHECK_MOVED(cases, false);
+}
+
+/* rdi is copied to rax (at 0) and cleared (at 3); what then is done to rax decides. */
+#define MOVED_TO_RAX MOV_RAX_RDI, 0x31, 0xff
+
+static void test_only_whole_copies_count(void **state)
+{
+	const struct site_case cases[] = {
+		{"the copy is overwritten", BYTES(MOVED_TO_RAX, 0x31, 0xc0, 0x55, RET), 1, 0,
+		 false},
+		{"by its low byte", BYTES(MOVED_TO_RAX, 0xb0, 0x01, 0x55, RET), 1, 0, false},
+		{"by its second byte", BYTES(MOVED_TO_RAX, 0xb4, 0x01, 0x55, RET), 1, 0, false},
+		{"by setcc", BYTES(MOVED_TO_RAX, 0x0f, 0x94, 0xc0, 0x55, RET), 1, 0, false},
+		{"by cmov", BYTES(MOVED_TO_RAX, 0x48, 0x0f, 0x44, 0xc2, 0x55, RET), 1, 0, false},
+		{"by cmpxchg", BYTES(MOVED_TO_RAX, 0x48, 0x0f, 0xb1, 0x0a, 0x55, RET), 1, 0, false},
+		{"by mul", BYTES(MOVED_TO_RAX, 0x48, 0xf7, 0xe2, 0x55, RET), 1, 0, false},
+		{"by cltq", BYTES(MOVED_TO_RAX, 0x48, 0x98, 0x55, RET), 1, 0, false},
+		{"by lods", BYTES(MOVED_TO_RAX, 0xac, 0x55, RET), 1, 0, false},
+		{"by rdtsc", BYTES(MOVED_TO_RAX, 0x0f, 0x31, 0x55, RET), 1, 0, false},
+		{"by mov %eax,%eax", BYTES(MOVED_TO_RAX, 0x89, 0xc0, 0x55, RET), 1, 0, false},
+		{"by xchg", BYTES(MOVED_TO_RAX, 0x48, 0x92, 0x55, RET), 1, 0, false},
+		{"mov %edi,%eax", BYTES(0x89, 0xf8, 0x31, 0xff, 0x55, RET), 1, 0, false},
+		{"mov %di,%ax", BYTES(0x66, 0x89, 0xf8, 0x31, 0xff, 0x55, RET), 1, 0, false},
+		{"mov %edi,%edi", BYTES(0x89, 0xff, 0x55, RET), 1, 0, false},
+		{"movslq %edi,%rax", BYTES(0x48, 0x63, 0xc7, 0x31, 0xff, 0x55, RET), 1, 0, false},
+		{"cmove %rdi,%rax", BYTES(0x48, 0x0f, 0x44, 0xc7, 0x31, 0xff, 0x55, RET), 1, 0,
+		 false},
+		{"mov (%rdi),%rax", BYTES(0x48, 0x8b, 0x07, 0x31, 0xff, 0x55, RET), 1, 0, false},
+		{"mov %rdi,(%rax)", BYTES(0x48, 0x89, 0x38, 0x31, 0xff, 0x55, RET), 1, 0, false},
+		{"movq %rdi,%xmm0", BYTES(0x66, 0x48, 0x0f, 0x6e, 0xc7, 0x31, 0xff, 0x55, RET), 1,
+		 0, false},
+		{"a copy of what is no longer the argument",
+		 BYTES(0x31, 0xff, 0x48, 0x89, 0xf8, 0x55, RET), 1, 0, false},
+		{"both in one another's way: mov %rdi,%rsi; mov %rsi,%rdi",
+		 BYTES(0x48, 0x89, 0xfe, 0x48, 0x89, 0xf7, 0x55, RET), 2, 0, false},
+		{"mov %rsp,%rdi", BYTES(0x48, 0x89, 0xe7, 0x55, RET), 1, 0, false},
+		{"mov %rdi,%rsp", BYTES(0x48, 0x89, 0xfc, 0x55, RET), 1, 0, false},
+	};
+
+	(void)state;
+	CHECK_CASES(cases);
+}
+
+static void test_the_stack_may_move_where_nothing_is_read_from_it(void **state)
+{
+	const struct moved_case cases[] = {
+		{"sub $8,%rsp", 4, PLACES(0, RDI), BYTES(0x48, 0x83, 0xec, 0x08, 0x74, 0x40, RET)},
+		{"mov %rdi,%rbx; mov %rdi,%rsp; xor %edi,%edi", 8, PLACES(0, RBX),
+		 BYTES(0x48, 0x89, 0xfb, 0x48, 0x89, 0xfc, 0x31, 0xff, 0x55, RET)},
+		{"pop %rax", 1, PLACES(0, RDI), BYTES(0x58, 0x55, RET)},
+		{"a push is a site itself", 3, PLACES(0, RDI),
+		 BYTES(MOV_RAX_RDI, 0x55, 0x48, 0x83, 0xec, 0x08, 0x74, 0x40, RET)},
+	};
+	const uint8_t lost[] = {0x48, 0x83, 0xec, 0x08, 0x31, 0xff, 0x55, RET};
+	const uint8_t loop[] = {0x48, 0x83, 0xec, 0x08, 0x74, 0x02, 0xeb, 0xfc, RET};
+	struct probe_wish wish = wish_for(1);
+	struct probe_site site;
+	int err;
+
+	(void)state;
+	CHECK_MOVED(cases, true);
+	wish.stack_moves = true;
+	err = probe_site_choose(lost, sizeof(lost), 0, &wish, &site);
+	check_site("the pointer is lost", err, &site, 0, false, argument_registers, 1);
+	err = probe_site_choose(loop, sizeof(loop), 0, &wish, &site);
+	check_site("a loop back to the site", err, &site, 0, false, argument_registers, 1);
+}
+
+static void test_a_wish_that_no_register_holds_is_refused(void **state)
+{
+	const uint8_t code[] = {0x55, RET}, seventh[] = {6};
+	struct probe_wish wish = {.arguments = seventh, .argument_count = 1};
+	struct probe_site site = {.offset = 999};
+
+	(void)state;
+	assert_int_equal(probe_site_choose(code, sizeof(code), 0, &wish, &site), -EINVAL);
+	wish = wish_for(PROBE_ARGUMENTS_MAX + 1);
+	assert_int_equal(probe_site_choose(code, sizeof(code), 0, &wish, &site), -EINVAL);
+	assert_int_equal(site.offset, 999);
 }
 
 static void test_one_call_is_one_hit(void **state)
@@ -219,6 +414,7 @@ static void test_unseen_code_leaves_the_entry(void **state)
 		{"size unknown", (const uint8_t *)"", 0, 1, 0, false},
 		{"size unknown, no bytes", NULL, 0, 1, 0, false},
 	};
+	struct probe_wish wish = wish_for(1);
 	uint8_t line[100];
 	struct probe_site site;
 
@@ -230,12 +426,12 @@ static void test_unseen_code_leaves_the_entry(void **state)
 	for (size_t at = 0; at < 66; at += 3)
 		memcpy(line + at, (const uint8_t[]){MOV_RAX_RDI}, 3);
 	line[66] = 0x55;
-	assert_int_equal(probe_site_choose(line, sizeof(line), 0, 1, &site), 0);
+	assert_int_equal(probe_site_choose(line, sizeof(line), 0, &wish, &site), 0);
 	assert_int_equal(site.offset, 0);
 	assert_false(site.emulated);
 	line[63] = 0x55;
 	line[64] = line[65] = 0x5d;
-	assert_int_equal(probe_site_choose(line, sizeof(line), 0, 1, &site), 0);
+	assert_int_equal(probe_site_choose(line, sizeof(line), 0, &wish, &site), 0);
 	assert_int_equal(site.offset, 63);
 	assert_true(site.emulated);
 }
@@ -243,11 +439,12 @@ static void test_unseen_code_leaves_the_entry(void **state)
 static void test_an_entry_that_is_no_code_is_refused(void **state)
 {
 	const uint8_t invalid[] = {0x06, 0x55, RET}, cut[] = {0x48};
+	struct probe_wish wish = wish_for(1);
 	struct probe_site site = {.offset = 999};
 
 	(void)state;
-	assert_int_equal(probe_site_choose(invalid, sizeof(invalid), 0, 1, &site), -ENOEXEC);
-	assert_int_equal(probe_site_choose(cut, sizeof(cut), 0, 1, &site), -ENOEXEC);
+	assert_int_equal(probe_site_choose(invalid, sizeof(invalid), 0, &wish, &site), -ENOEXEC);
+	assert_int_equal(probe_site_choose(cut, sizeof(cut), 0, &wish, &site), -ENOEXEC);
 	assert_int_equal(site.offset, 999);
 }
 
@@ -259,9 +456,11 @@ static void test_addresses_may_wrap(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(addresses) / sizeof(*addresses); i++) {
+		struct probe_wish wish = wish_for(1);
 		struct probe_site site = {0};
 
-		assert_int_equal(probe_site_choose(code, sizeof(code), addresses[i], 1, &site), 0);
+		assert_int_equal(probe_site_choose(code, sizeof(code), addresses[i], &wish, &site),
+				 0);
 		assert_int_equal(site.offset, 3);
 	}
 }
@@ -298,9 +497,9 @@ static void test_random_bytes(void **state)
 					  ? common[next_random(&seed) % sizeof(common)]
 					  : (uint8_t)next_random(&seed);
 		for (unsigned int arguments = 0; arguments < 5; arguments++) {
+			struct probe_wish wish = wish_for(arguments);
 			struct probe_site *site = &sites[arguments];
-			int err =
-				probe_site_choose(code, size, next_random(&seed), arguments, site);
+			int err = probe_site_choose(code, size, next_random(&seed), &wish, site);
 
 			if (err) {
 				assert_int_equal(err, -ENOEXEC);
@@ -317,17 +516,156 @@ static void test_random_bytes(void **state)
 	assert_true(off_entry > 1000);
 }
 
+#ifdef __x86_64__
+
+/* --- the processor itself says where the arguments are --- */
+
+uint64_t cpu_registers[16]; /* before and after; not rsp */
+uint64_t cpu_stack;
+const void *cpu_code; /* ends with a jump to cpu_done */
+void cpu_run(void);
+void cpu_done(void);
+
+/* In the order of cpu_registers. */
+asm(".macro each_register insn\n"
+    ".set at, 0\n"
+    ".irp reg, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15\n"
+    ".ifnc \\reg, rsp\n"
+    "\\insn \\reg, at\n"
+    ".endif\n"
+    ".set at, at + 8\n"
+    ".endr\n"
+    ".endm\n"
+    ".macro load reg, from; mov cpu_registers + \\from(%rip), %\\reg; .endm\n"
+    ".macro store reg, to; mov %\\reg, cpu_registers + \\to(%rip); .endm\n"
+    "cpu_run: push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    "mov %rsp, cpu_stack(%rip)\n"
+    "each_register load\n"
+    "jmp *cpu_code(%rip)\n"
+    "cpu_done: each_register store\n"
+    "mov cpu_stack(%rip), %rsp\n"
+    "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret\n");
+
+/* Instructions between two registers (mod 3), or on one if extension >= 0, without the REX byte. */
+static const struct {
+	uint8_t opcode[2];
+	uint8_t opcode_size;
+	int8_t extension;
+} register_insns[] = {
+	{{0x89}, 1, -1},       /* mov, to rm */
+	{{0x8b}, 1, -1},       /* mov, from rm */
+	{{0x88}, 1, -1},       /* mov, a byte */
+	{{0x87}, 1, -1},       /* xchg */
+	{{0x01}, 1, -1},       /* add */
+	{{0x33}, 1, -1},       /* xor */
+	{{0x39}, 1, -1},       /* cmp */
+	{{0x85}, 1, -1},       /* test */
+	{{0x63}, 1, -1},       /* movslq */
+	{{0xf7}, 1, 2},	       /* not */
+	{{0xf7}, 1, 4},	       /* mul */
+	{{0xff}, 1, 0},	       /* inc */
+	{{0x0f, 0xaf}, 2, -1}, /* imul */
+	{{0x0f, 0x44}, 2, -1}, /* cmove */
+	{{0x0f, 0x45}, 2, -1}, /* cmovne */
+	{{0x0f, 0x92}, 2, 0},  /* setb */
+	{{0x0f, 0xb1}, 2, -1}, /* cmpxchg */
+	{{0x0f, 0xb6}, 2, -1}, /* movzx */
+	{{0x0f, 0xbc}, 2, -1}, /* bsf */
+	{{0x0f, 0xc1}, 2, -1}, /* xadd */
+};
+#define REGISTER_INSN_COUNT (sizeof(register_insns) / sizeof(*register_insns))
+
+static uint8_t random_register(uint64_t *seed)
+{
+	uint8_t reg = next_random(seed) % 16;
+
+	return reg == RSP ? RDI : reg;
+}
+
+/* Half of them are mov of whole registers, so that the arguments get around. */
+static size_t write_insn(uint8_t *to, uint64_t *seed)
+{
+	static const uint8_t rexes[] = {0x48, 0x48, 0x40};
+	bool is_mov = next_random(seed) % 2;
+	size_t kind = is_mov ? next_random(seed) % 2 : next_random(seed) % REGISTER_INSN_COUNT;
+	uint8_t reg = random_register(seed), rm = random_register(seed), *at = to;
+
+	if (next_random(seed) % 10 == 0)
+		*at++ = 0x66;
+	if (register_insns[kind].extension >= 0)
+		reg = (uint8_t)register_insns[kind].extension;
+	*at++ = (is_mov ? 0x48 : rexes[next_random(seed) % 3]) | (reg >> 3) << 2 | rm >> 3;
+	memcpy(at, register_insns[kind].opcode, register_insns[kind].opcode_size);
+	at += register_insns[kind].opcode_size;
+	*at++ = 0xc0 | (reg & 7) << 3 | (rm & 7);
+	return (size_t)(at - to);
+}
+
+/* Random instructions are run up to the site, a nop: what the site is said to hold, it holds. */
+static void test_the_processor_agrees(void **state)
+{
+	static const uint8_t jump[] = {0x90, 0xff, 0x25, 0, 0, 0, 0}; /* nop; jmp *0(%rip) */
+	uint64_t seed = 0x9e3779b97f4a7c15, done = (uint64_t)(uintptr_t)cpu_done;
+	uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned int at_nop = 0, moved = 0;
+
+	(void)state;
+	assert_ptr_not_equal(code, MAP_FAILED);
+	cpu_code = code;
+	for (int round = 0; round < 100000; round++) {
+		struct probe_wish wish = wish_for(1 + next_random(&seed) % PROBE_ARGUMENTS_MAX);
+		uint64_t before[16];
+		struct probe_site site;
+		size_t size = 0;
+
+		for (size_t left = next_random(&seed) % 16; left; left--)
+			size += write_insn(code + size, &seed);
+		memcpy(code + size, jump, sizeof(jump));
+		memcpy(code + size + sizeof(jump), &done, sizeof(done));
+		assert_int_equal(probe_site_choose(code, size + 1, 0, &wish, &site), 0);
+		if (site.offset != size)
+			continue;
+		at_nop++;
+		for (size_t i = 0; i < 16; i++)
+			before[i] = cpu_registers[i] = next_random(&seed);
+		cpu_run();
+		for (size_t i = 0; i < wish.argument_count; i++) {
+			assert_int_equal(cpu_registers[site.registers[i]],
+					 before[argument_registers[i]]);
+			moved += site.registers[i] != argument_registers[i];
+		}
+	}
+	munmap(code, 4096);
+	/* Otherwise too little has been tried. */
+	assert_true(at_nop > 5000);
+	assert_true(moved > 1000);
+}
+
+#else
+static void test_the_processor_agrees(void **state)
+{
+	(void)state;
+	skip();
+}
+#endif
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sites_of_real_allocators),
 		cmocka_unit_test(test_what_the_kernel_emulates),
 		cmocka_unit_test(test_no_site_behind_an_overwritten_argument),
+		cmocka_unit_test(test_arguments_are_followed),
+		cmocka_unit_test(test_only_whole_copies_count),
+		cmocka_unit_test(test_the_stack_may_move_where_nothing_is_read_from_it),
+		cmocka_unit_test(test_a_wish_that_no_register_holds_is_refused),
 		cmocka_unit_test(test_one_call_is_one_hit),
 		cmocka_unit_test(test_unseen_code_leaves_the_entry),
 		cmocka_unit_test(test_an_entry_that_is_no_code_is_refused),
 		cmocka_unit_test(test_addresses_may_wrap),
 		cmocka_unit_test(test_random_bytes),
+		cmocka_unit_test(test_the_processor_agrees),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,9 +28,16 @@ static const struct {
 };
 #define KNOWN_COUNT (sizeof(known) / sizeof(*known))
 
-static const unsigned int argument_counts[SHAPE_COUNT] = {
-	[SHAPE_MALLOC] = 1,   [SHAPE_CALLOC] = 2,	  [SHAPE_REALLOC] = 2,
-	[SHAPE_MEMALIGN] = 2, [SHAPE_POSIX_MEMALIGN] = 3, [SHAPE_FREE] = 1,
+/* What the BPF programs read at the site of a function of each shape. */
+static const struct probe_wish wishes[SHAPE_COUNT] = {
+	[SHAPE_MALLOC] = {.arguments = (const uint8_t[]){0}, .argument_count = 1},
+	[SHAPE_CALLOC] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
+	[SHAPE_REALLOC] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
+	[SHAPE_MEMALIGN] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
+	[SHAPE_POSIX_MEMALIGN] = {.arguments = (const uint8_t[]){0, 2}, .argument_count = 2},
+	[SHAPE_FREE] = {.arguments = (const uint8_t[]){0},
+			.argument_count = 1,
+			.stack_moves = true},
 };
 
 /* A symbol of a known name. */
@@ -164,6 +171,7 @@ static uint64_t size_of(const struct candidate *candidate, const struct code_ran
 /* 0, -ENOEXEC where the function cannot be probed, -ENOMEM, or -errno of reading. */
 static int choose_site(const struct image *image, struct allocator_function *function)
 {
+	const struct probe_wish *wish = &wishes[function->shape];
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
 	struct probe_site site = {0};
 	size_t size = 0;
@@ -181,8 +189,18 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 		else if (err)
 			return err;
 	}
-	err = probe_site_choose(code, size, function->vaddr, argument_counts[function->shape],
-				&site);
+	err = probe_site_choose(code, size, function->vaddr, wish, &site);
+	/*
+	 * The BPF programs do not know yet which registers a site's arguments are in: only where
+	 * none has moved is the site of use.
+	 */
+	if (!err && site.offset) {
+		struct probe_site entry;
+
+		err = probe_site_choose(NULL, 0, function->vaddr, wish, &entry);
+		if (!err && memcmp(site.registers, entry.registers, sizeof(site.registers)) != 0)
+			site = entry;
+	}
 	if (err)
 		return err;
 	function->site = function->vaddr + site.offset;

@@ -7,8 +7,9 @@
  * that do not decode, a switch through a table) only the entry is left.
  *
  * The line then goes from the entry to the first instruction that the kernel emulates, as long as
- * nothing on the way writes an argument register or rsp. It ends at the first control transfer at
- * the latest, which is itself emulated in most functions.
+ * each argument is in some register and rsp is not written. On the way a mov of a whole register
+ * hands an argument on, and any other write of a register takes it out of there. The line ends at
+ * the first control transfer at the latest, which is itself emulated in most functions.
  */
 #include "binary/probe_site.h"
 #include "binary/x86_insn.h"
@@ -68,35 +69,88 @@ static size_t lowest_branch_target(const uint8_t *code, size_t size, uint64_t va
 	return lowest;
 }
 
-int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr, unsigned int argument_count,
-		      struct probe_site *out)
+/* Where the wanted values are, at one place of the line. */
+struct line_state {
+	uint16_t holders[PROBE_ARGUMENTS_MAX]; /* of each argument: registers that hold it */
+	bool stack_moved;
+};
+
+/* Is everything that is wished for known? What has been lost does not come back. */
+static bool is_known(const struct line_state *state, const struct probe_wish *wish)
 {
-	struct x86_insn insn;
-	size_t end;
-
-	if (!size) {
-		*out = (struct probe_site){0};
-		return 0;
+	for (size_t i = 0; i < wish->argument_count; i++) {
+		if (!state->holders[i])
+			return false;
 	}
-	if (!x86_insn_decode(code, size, vaddr, &insn))
-		return -ENOEXEC;
-	*out = (struct probe_site){.emulated = kernel_emulates(code, insn.length)};
-	if (out->emulated)
-		return 0;
+	return !state->stack_moved || wish->stack_moves;
+}
 
-	end = lowest_branch_target(code, size, vaddr);
+static void step(struct line_state *state, const struct x86_writes *writes, size_t argument_count)
+{
+	for (size_t i = 0; i < argument_count; i++) {
+		bool is_handed_on = writes->is_copy && state->holders[i] >> writes->from & 1;
+
+		state->holders[i] &= ~writes->registers;
+		if (is_handed_on)
+			state->holders[i] |= 1U << writes->to;
+	}
+	state->stack_moved |= writes->registers >> PROBE_X86_RSP & 1;
+}
+
+/* Replaces the site at the entry in *site by a better one, if there is one. */
+static void follow_line(const uint8_t *code, size_t size, uint64_t vaddr,
+			const struct probe_wish *wish, struct probe_site *site)
+{
+	size_t end = lowest_branch_target(code, size, vaddr);
+	struct line_state state = {0};
+	struct x86_writes writes;
+	struct x86_insn insn;
+
+	for (size_t i = 0; i < wish->argument_count; i++)
+		state.holders[i] = 1U << site->registers[i];
 	if (end > LINE_MAX_BYTES)
 		end = LINE_MAX_BYTES;
-	for (size_t at = 0; at < end; at += insn.length) {
+	for (size_t at = 0; at < end && is_known(&state, wish); at += insn.length) {
 		if (!x86_insn_decode(code + at, size - at, vaddr + at, &insn))
-			return 0;
+			return;
 		if (kernel_emulates(code + at, insn.length)) {
-			*out = (struct probe_site){.offset = at, .emulated = true};
-			return 0;
+			site->offset = at;
+			site->emulated = true;
+			for (size_t i = 0; i < wish->argument_count; i++) {
+				if (!(state.holders[i] >> site->registers[i] & 1))
+					site->registers[i] =
+						(uint8_t)__builtin_ctz(state.holders[i]);
+			}
+			return;
 		}
-		if (insn.flow != X86_FLOW_NEXT ||
-		    x86_insn_writes_arguments(code + at, size - at, argument_count))
-			return 0;
+		if (insn.flow != X86_FLOW_NEXT || !x86_insn_writes(code + at, size - at, &writes))
+			return;
+		step(&state, &writes, wish->argument_count);
 	}
+}
+
+int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
+		      const struct probe_wish *wish, struct probe_site *out)
+{
+	static const uint8_t argument_registers[] = {PROBE_X86_RDI, PROBE_X86_RSI, PROBE_X86_RDX,
+						     PROBE_X86_RCX, PROBE_X86_R8,  PROBE_X86_R9};
+	struct probe_site site = {0};
+	struct x86_insn insn;
+
+	if (wish->argument_count > PROBE_ARGUMENTS_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < wish->argument_count; i++) {
+		if (wish->arguments[i] >= sizeof(argument_registers))
+			return -EINVAL;
+		site.registers[i] = argument_registers[wish->arguments[i]];
+	}
+	if (size) {
+		if (!x86_insn_decode(code, size, vaddr, &insn))
+			return -ENOEXEC;
+		site.emulated = kernel_emulates(code, insn.length);
+		if (!site.emulated)
+			follow_line(code, size, vaddr, wish, &site);
+	}
+	*out = site;
 	return 0;
 }

@@ -76,38 +76,39 @@ bool x86_insn_decode(const uint8_t *code, size_t size, uint64_t vaddr, struct x8
 	return true;
 }
 
-static bool is_argument(ZydisRegister reg, unsigned int argument_count)
+static bool is_whole(const ZydisDecodedOperand *operand)
 {
-	static const ZydisRegister arguments[] = {ZYDIS_REGISTER_RDI, ZYDIS_REGISTER_RSI,
-						  ZYDIS_REGISTER_RDX};
-
-	for (unsigned int i = 0; i < argument_count; i++) {
-		/* More arguments than are known here cannot be shown to be intact. */
-		if (i >= sizeof(arguments) / sizeof(*arguments) || reg == arguments[i])
-			return true;
-	}
-	return reg == ZYDIS_REGISTER_RSP;
+	return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetClass(operand->reg.value) == ZYDIS_REGCLASS_GPR64;
 }
 
-bool x86_insn_writes_arguments(const uint8_t *code, size_t size, unsigned int argument_count)
+bool x86_insn_writes(const uint8_t *code, size_t size, struct x86_writes *out)
 {
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction insn;
+	struct x86_writes writes = {0};
 	ZydisDecoder decoder;
 
 	if (!size || !decoder_init(&decoder) ||
 	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, size, &insn, operands)))
-		return true;
+		return false;
 	for (unsigned int i = 0; i < insn.operand_count; i++) {
-		const ZydisDecodedOperand *operand = &operands[i];
+		ZydisRegister whole;
 
-		if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-		    !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+		if (operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+		    !(operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 			continue;
-		if (is_argument(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
-								 operand->reg.value),
-				argument_count))
-			return true;
+		whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
+							 operands[i].reg.value);
+		if (ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR64)
+			writes.registers |= 1U << ZydisRegisterGetId(whole);
 	}
-	return false;
+	if (insn.mnemonic == ZYDIS_MNEMONIC_MOV && is_whole(&operands[0]) &&
+	    is_whole(&operands[1])) {
+		writes.is_copy = true;
+		writes.to = (uint8_t)ZydisRegisterGetId(operands[0].reg.value);
+		writes.from = (uint8_t)ZydisRegisterGetId(operands[1].reg.value);
+	}
+	*out = writes;
+	return true;
 }

@@ -35,9 +35,16 @@ struct x86_insn {
 bool x86_insn_decode(const uint8_t *code, size_t size, uint64_t vaddr, struct x86_insn *out);
 
 /*
- * Does it write one of the first argument_count argument registers (rdi, rsi, rdx), or rsp, in
- * whole or in part, always or on a condition, named or implied? Also true where it does not decode.
+ * What an instruction does to the general registers, numbered as instructions encode them: rax 0,
+ * rcx 1, rdx 2, rbx 3, rsp 4, rbp 5, rsi 6, rdi 7, r8-r15.
  */
-bool x86_insn_writes_arguments(const uint8_t *code, size_t size, unsigned int argument_count);
+struct x86_writes {
+	uint16_t registers; /* a bit for each that may change, in whole or part, named or implied */
+	bool is_copy;	    /* mov r64, r64: */
+	uint8_t from, to;   /*   its whole value is in both afterwards */
+};
+
+/* The writes of the instruction at code[0, size). false: it does not decode. */
+bool x86_insn_writes(const uint8_t *code, size_t size, struct x86_writes *out);
 
 #endif
