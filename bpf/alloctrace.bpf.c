@@ -4,9 +4,12 @@
  * apart, so that a target needs few links, and the verifier looks at the walk once.
  *
  *   allocate_session  one link sees entry and return (6.13 and later); returning 1 at the entry
- * means that no return probe fires: all that an unsampled call costs is the entry allocate_entry
- * kernels without sessions: the entry only, allocate_return   and a return probe that fires for
- * every call free_entry        a free needs no return
+ *                     means that no return probe fires: all that an unsampled call costs is the
+ *                     entry
+ *   allocate_entry    kernels without sessions: the entry only,
+ *   allocate_return   and a return probe that fires for every call
+ *   free_entry        a free needs no return
+ *   unwind_entry      where exceptions may pass through a call whose return is awaited
  *
  * The loader loads the ones that its way of attaching needs. Only data flow is here; sample.bpf.h,
  * stack.bpf.h and live.bpf.h do the work.
@@ -21,6 +24,7 @@
 #define EEXIST 17
 
 #include "live.bpf.h"
+#include "registers.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -30,41 +34,55 @@ static __always_inline bool is_return(struct pt_regs *ctx)
 	return PT_REGS_IP(ctx) != bpf_get_func_ip(ctx);
 }
 
-/*
- * What the arguments ask for. False: the call hands over to another probed function by a tail jump,
- * which will be counted.
- */
-static __always_inline bool read_arguments(struct pt_regs *ctx, __u64 cookie, struct call *call)
+/* An operand of a call: where the ABI has an argument of its number, or where the cookie says. */
+static __always_inline __u64 operand(struct pt_regs *ctx, __u64 cookie, __u32 number)
 {
-	__u64 count;
+	__u32 moved = cookie >> (COOKIE_OPERANDS_SHIFT + number * COOKIE_OPERAND_BITS) &
+		      COOKIE_OPERAND_MASK;
 
-	switch (call->shape) {
-	case SHAPE_CALLOC:
-		count = PT_REGS_PARM1(ctx);
-		call->size = count * PT_REGS_PARM2(ctx);
-		/* or clang makes it a 128-bit multiplication, which BPF has not */
-		barrier_var(call->size);
-		/*
-		 * A product that does not fit makes calloc fail: let it be sampled, and counted as
-		 * failed. Only where a factor has more than 32 bits is a division worth its time.
-		 */
-		if ((count | PT_REGS_PARM2(ctx)) >> 32 && count &&
-		    call->size / count != PT_REGS_PARM2(ctx))
-			call->size = ~0ULL;
-		return true;
-	case SHAPE_REALLOC:
-		call->pointer = PT_REGS_PARM1(ctx);
-		call->size = PT_REGS_PARM2(ctx);
-		return call->pointer || !(cookie & COOKIE_TAIL_CALLS);
-	case SHAPE_MEMALIGN:
-		call->size = PT_REGS_PARM2(ctx);
-		return PT_REGS_PARM1(ctx) > MALLOC_ALIGNMENT || !(cookie & COOKIE_TAIL_CALLS);
-	case SHAPE_POSIX_MEMALIGN:
-		call->pointer = PT_REGS_PARM1(ctx);
-		call->size = PT_REGS_PARM3(ctx);
-		return true;
+	if (moved)
+		return read_register(ctx, moved - 1);
+	switch (number) {
+	case 0:
+		return PT_REGS_PARM1(ctx);
+	case 1:
+		return PT_REGS_PARM2(ctx);
 	default:
-		return false;
+		return PT_REGS_PARM3(ctx);
+	}
+}
+
+/* count * size; all ones where that does not fit: such a call fails, and is counted as failed. */
+static __always_inline __u64 array_size(__u64 count, __u64 size)
+{
+	__u64 product = count * size;
+
+	/* or clang makes it a 128-bit multiplication, which BPF has not */
+	barrier_var(product);
+	/* Only where a factor has more than 32 bits is a division worth its time. */
+	if ((count | size) >> 32 && count && product / count != size)
+		return ~0ULL;
+	return product;
+}
+
+static __always_inline void read_operands(struct pt_regs *ctx, __u64 cookie, struct call *call)
+{
+	switch (call->shape) {
+	case SHAPE_MALLOC:
+		call->size = operand(ctx, cookie, 0);
+		break;
+	case SHAPE_CALLOC:
+		call->size = array_size(operand(ctx, cookie, 0), operand(ctx, cookie, 1));
+		break;
+	case SHAPE_REALLOC:
+	case SHAPE_POSIX_MEMALIGN:
+		call->pointer = operand(ctx, cookie, 0);
+		call->size = operand(ctx, cookie, 1);
+		break;
+	case SHAPE_REALLOCARRAY:
+		call->pointer = operand(ctx, cookie, 0);
+		call->size = array_size(operand(ctx, cookie, 1), operand(ctx, cookie, 2));
+		break;
 	}
 }
 
@@ -76,18 +94,27 @@ static __always_inline bool is_live(__u32 slot, __u64 address)
 	return address && bpf_map_lookup_elem(&live, &key);
 }
 
-/* All but malloc. False: the call is passed by. */
+/* All but a plain malloc. False: the call is passed by. */
 static __always_inline bool choose_other(struct pt_regs *ctx, __u64 cookie, __u32 slot,
 					 struct cpu_state *cpu, struct call *call)
 {
-	if (!read_arguments(ctx, cookie, call))
-		return false;
+	read_operands(ctx, cookie, call);
 	count_up(cpu, COUNT_CALLS);
 	call->hit = !sample_passes(cpu, call->size);
 	/* realloc frees what it is given and allocates: either may be of a sampled block. */
-	if (call->shape == SHAPE_REALLOC)
+	if (call->shape == SHAPE_REALLOC || call->shape == SHAPE_REALLOCARRAY)
 		call->reallocs = is_live(slot, call->pointer);
 	return call->hit || call->reallocs;
+}
+
+/* A jump from one allocating function into another. */
+static __always_inline void hand_over(struct pt_regs *ctx, __u64 cookie, __u32 slot,
+				      struct cpu_state *cpu)
+{
+	__u32 condition = cookie >> COOKIE_OPERANDS_SHIFT & COOKIE_OPERAND_MASK;
+
+	if (condition == HANDOVER_ALWAYS || condition_holds(ctx, condition))
+		call_hand_over(ctx, slot, cpu);
 }
 
 /* A call that is passed by. */
@@ -118,18 +145,24 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 			return pass(ctx, slot, cpu, always_returns);
 	}
 
-	struct call call = {.hit = true, .shape = cookie >> COOKIE_SHAPE_SHIFT};
+	struct call call = {.hit = true, .shape = cookie >> COOKIE_SHAPE_SHIFT & COOKIE_SHAPE_MASK};
 
-	if (call.shape == SHAPE_MALLOC)
+	if (call.shape == SHAPE_HANDOVER) {
+		hand_over(ctx, cookie, slot, cpu);
+		return 1;
+	}
+	if (cookie >> COOKIE_SHAPE_SHIFT == SHAPE_MALLOC)
 		call.size = PT_REGS_PARM1(ctx);
 	else if (!choose_other(ctx, cookie, slot, cpu, &call))
 		return pass(ctx, slot, cpu, always_returns);
 	keep_thread_stack(ctx, none);
 	if (call.hit)
 		sample_refill(cpu);
+	if (cookie & COOKIE_UNGUARDED && call.size > safe_size)
+		return call_decline(slot, cpu, &call);
 	/* Read anew, and unknown to the verifier: or it checks the walk once for each shape. */
 	barrier_var(cookie);
-	call.shape = cookie >> COOKIE_SHAPE_SHIFT;
+	call.shape = cookie >> COOKIE_SHAPE_SHIFT & COOKIE_SHAPE_MASK;
 	return call_begin(ctx, slot, cpu, &call);
 }
 
@@ -161,12 +194,15 @@ int allocate_return(struct pt_regs *ctx)
 SEC("kprobe")
 int free_entry(struct pt_regs *ctx)
 {
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
+	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u32 slot = cookie & COOKIE_TARGET_MASK;
 	struct live_key key = {.address = PT_REGS_PARM1(ctx), .target = slot};
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 	struct live_block block;
 	struct target *target;
 
+	if (cookie >> COOKIE_SHAPE_SHIFT != SHAPE_FREE)
+		key.address = operand(ctx, cookie, 0);
 	if (!cpu || !key.address)
 		return 0;
 	count_up(cpu, COUNT_FREES);
@@ -176,6 +212,15 @@ int free_entry(struct pt_regs *ctx)
 	target = target_current(slot);
 	if (target && block_take(slot, target->epoch, key.address, &block))
 		block_count_free(slot, &block);
+	return 0;
+}
+
+/* An exception is thrown in a process whose allocating functions let exceptions pass. */
+SEC("kprobe")
+int unwind_entry(struct pt_regs *ctx)
+{
+	keep_thread_stack(ctx, &no_programs);
+	exception_begin(bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK);
 	return 0;
 }
 

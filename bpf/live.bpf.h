@@ -136,6 +136,27 @@ struct call {
 };
 
 /*
+ * Samples a call that was hit, if it is not part of another. What is lost is kept in mind until it
+ * returns: it may fail by itself, or hand over to another that is not lost.
+ */
+static __always_inline void call_sample(struct pt_regs *ctx, struct target *target, __u32 slot,
+					struct cpu_state *cpu, struct pending_call *call)
+{
+	__u64 return_address = 0;
+	enum counter outcome = COUNT_NESTED;
+
+	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)PT_REGS_SP(ctx));
+	/* Most nested calls are made by the outer function itself: no walk for those. */
+	if (!is_nested_in(slot, NESTED_RELATIVE, return_address - PT_REGS_IP(ctx)) &&
+	    !is_nested_in(slot, target->epoch, return_address))
+		outcome = stack_record(ctx, target, slot, return_address, &call->stack);
+	call->sampled = outcome != COUNT_NESTED;
+	count_up(cpu, call->sampled ? COUNT_SAMPLED : COUNT_NESTED);
+	if (call->sampled)
+		call->loss = outcome;
+}
+
+/*
  * The slow path of an entry: 0 if the return has to be seen, 1 if not.
  */
 static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu,
@@ -152,42 +173,83 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 		.pointer = call->pointer,
 		.shape = call->shape,
 	};
-	struct nested_key nested_key = {.target = slot};
-	__u64 return_address = 0;
-	enum counter loss = 0;
 
 	if (!target)
 		return 1;
 	pending_call.epoch = target->epoch;
-	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)key.sp);
-	nested_key.from_site = return_address - PT_REGS_IP(ctx);
-	if (bpf_map_lookup_elem(&nested, &nested_key)) {
-		count_up(cpu, COUNT_NESTED);
-		return 1;
-	}
+	if (call->hit)
+		call_sample(ctx, target, slot, cpu, &pending_call);
+	/* A realloc within a realloc finds the block taken out already. */
 	if (call->reallocs)
 		pending_call.has_old =
 			block_take(slot, target->epoch, call->pointer, &pending_call.old);
-	if (call->hit) {
-		count_up(cpu, COUNT_SAMPLED);
-		loss = stack_record(ctx, target, slot, return_address, &pending_call.stack);
-		if (loss)
-			count_up(cpu, loss);
-		pending_call.sampled = !loss;
-	}
 	if (!pending_call.sampled && !pending_call.has_old)
 		return 1;
 
 	pending_drop(cpu, &key);
 	if (bpf_map_update_elem(&pending, &key, &pending_call, BPF_ANY)) {
 		if (pending_call.sampled)
-			count_up(cpu, COUNT_LOST_PENDING);
+			count_up(cpu, pending_call.loss ?: COUNT_LOST_PENDING);
 		/* The return will not be seen; a realloc succeeds far more often than not. */
 		if (pending_call.has_old)
 			block_count_free(slot, &pending_call.old);
 		return 1;
 	}
 	return 0;
+}
+
+/* A call whose return must not be probed. */
+static __always_inline int call_decline(__u32 slot, struct cpu_state *cpu, const struct call *call)
+{
+	struct target *target = target_current(slot);
+	struct live_block old;
+
+	if (!target)
+		return 1;
+	if (call->hit) {
+		count_up(cpu, COUNT_SAMPLED);
+		count_up(cpu, COUNT_LOST_RISKY);
+	}
+	if (call->reallocs && block_take(slot, target->epoch, call->pointer, &old))
+		block_count_free(slot, &old);
+	return 1;
+}
+
+/* Puts a block back that realloc had been given, and that is still what it was. */
+static __always_inline void block_put_back(struct cpu_state *cpu, __u32 slot, __u64 address,
+					   const struct live_block *block)
+{
+	if (!block_put(cpu, slot, address, block))
+		return;
+	count_up(cpu, COUNT_UNTRACKED);
+	block_count_free(slot, block);
+}
+
+/*
+ * A call is about to end by jumping into another allocating function, with its own stack pointer
+ * and return address: that one will count, so this one's entry is as if it had not been.
+ */
+static __always_inline void call_hand_over(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu)
+{
+	struct pending_key key = {
+		.sp = PT_REGS_SP(ctx),
+		.tid = (__u32)bpf_get_current_pid_tgid(),
+		.target = slot,
+	};
+	struct pending_call *found = bpf_map_lookup_elem(&pending, &key);
+	struct pending_call call;
+
+	__sync_fetch_and_add(&cpu->counters[COUNT_CALLS], -1);
+	if (!found)
+		return;
+	call = *found;
+	bpf_map_delete_elem(&pending, &key);
+	if (call.sampled) {
+		__sync_fetch_and_add(&cpu->counters[COUNT_SAMPLED], -1);
+		count_up(cpu, COUNT_NESTED);
+	}
+	if (call.has_old)
+		block_put_back(cpu, slot, call.pointer, &call.old);
 }
 
 /* The return of realloc: what became of the block that was taken out? */
@@ -197,10 +259,8 @@ static __always_inline void realloc_settle(struct cpu_state *cpu, __u32 slot,
 	/* glibc's realloc(p, 0) frees p and returns NULL: that is not a failure. */
 	if (allocated || call->size == 0)
 		block_count_free(slot, &call->old);
-	else if (block_put(cpu, slot, call->pointer, &call->old)) {
-		count_up(cpu, COUNT_UNTRACKED);
-		block_count_free(slot, &call->old);
-	}
+	else
+		block_put_back(cpu, slot, call->pointer, &call->old);
 }
 
 /*
@@ -260,12 +320,67 @@ static __always_inline int call_finish(struct pt_regs *ctx)
 		if (!address)
 			outcome = COUNT_FAILED;
 		else
-			outcome = block_record(cpu, slot, address, &block);
+			outcome = call.loss ?: block_record(cpu, slot, address, &block);
 		if (!outcome)
 			outcome = COUNT_RECORDED;
 	}
 	count_up(cpu, outcome);
 	return 0;
+}
+
+/*
+ * An exception is about to leave a call whose return address has been replaced: the runtime, which
+ * looks for handlers by return addresses, would find no code at the trampoline and end the process.
+ * So each address is put back where it was. The call allocated nothing. The kernel's record of the
+ * return goes the way of those that a longjmp leaves behind.
+ */
+struct exception {
+	struct return_instance *instance;
+	__u64 trampoline;
+	__u32 slot, tid;
+};
+
+static long exception_step(__u64 index, struct exception *exception)
+{
+	struct return_instance *instance = exception->instance;
+	struct pending_key key = {.tid = exception->tid, .target = exception->slot};
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &exception->slot);
+	struct pending_call *call;
+	__u64 original, word;
+
+	if (!instance || !cpu)
+		return 1;
+	key.sp = BPF_CORE_READ(instance, stack);
+	original = BPF_CORE_READ(instance, orig_ret_vaddr);
+	exception->instance = BPF_CORE_READ(instance, next);
+	if (!read_word(key.sp, &word) || word != exception->trampoline)
+		return 0;
+	bpf_probe_write_user((void *)key.sp, &original, sizeof(original));
+	call = bpf_map_lookup_elem(&pending, &key);
+	if (call) {
+		struct pending_call left = *call;
+
+		bpf_map_delete_elem(&pending, &key);
+		if (left.sampled)
+			count_up(cpu, COUNT_FAILED);
+		if (left.has_old)
+			block_put_back(cpu, exception->slot, left.pointer, &left.old);
+	}
+	return 0;
+}
+
+static __always_inline void exception_begin(__u32 slot)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct exception exception = {
+		.instance = BPF_CORE_READ(task, utask, return_instances),
+		.trampoline = BPF_CORE_READ(task, mm, uprobes_state.xol_area, vaddr),
+		.slot = slot,
+		.tid = (__u32)bpf_get_current_pid_tgid(),
+	};
+
+	if (exception.instance && exception.trampoline)
+		bpf_loop(RETURN_INSTANCES_MAX, exception_step, &exception, 0);
 }
 
 /* An unsampled call, where its return will be seen all the same: it must not find another's entry.

@@ -371,7 +371,30 @@ static __always_inline void stack_walk(struct pt_regs *ctx, struct target *targe
 	*key = walk->hash | !walk->hash;
 }
 
-/* Walks and keeps the stack of a call. 0, or the counter of the loss. */
+/* Is this a place inside an allocating function? */
+static __always_inline bool is_nested_in(__u32 slot, __u32 epoch, __u64 return_address)
+{
+	struct nested_key key = {.address = return_address, .target = slot, .epoch = epoch};
+
+	return bpf_map_lookup_elem(&nested, &key);
+}
+
+/* Is one of the innermost callers an allocating function? */
+static __always_inline bool stack_is_nested(__u32 slot, __u32 epoch, const struct stack *stack)
+{
+	for (__u32 i = 0; i < NESTED_FRAMES_MAX; i++) {
+		if (i >= stack->frame_count)
+			break;
+		if (is_nested_in(slot, epoch, stack->frames[i] & ~FRAME_UNSURE))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Walks and keeps the stack of a call. 0, COUNT_NESTED where it is part of another, which counts
+ * instead, or the counter of the loss.
+ */
 static __always_inline enum counter stack_record(struct pt_regs *ctx, struct target *target,
 						 __u32 slot, __u64 return_address, __u64 *key)
 {
@@ -381,6 +404,10 @@ static __always_inline enum counter stack_record(struct pt_regs *ctx, struct tar
 	if (!scratch)
 		return COUNT_LOST_SCRATCH;
 	stack_walk(ctx, target, slot, return_address, scratch, key);
+	if (stack_is_nested(slot, target->epoch, &scratch->stack)) {
+		scratch_release(scratch);
+		return COUNT_NESTED;
+	}
 	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65.
 	 */
 	err = bpf_map_update_elem(&stacks, key, &scratch->stack, BPF_NOEXIST);

@@ -21,35 +21,58 @@
  */
 #define MAX_FRAMES 240
 
+/* Return addresses inside allocating functions, of all targets together. */
+#define NESTED_MAX (1 << 20)
+
 /* Gaps between samples are drawn from this many quantiles of the exponential distribution. */
 #define GAP_COUNT 4096
 
-/* What the arguments and the result of a probed function mean. */
+/* What a probed function does: its operands in this order, and its result. */
 enum allocator_shape {
 	SHAPE_MALLOC,	      /* (size) -> pointer */
 	SHAPE_CALLOC,	      /* (count, size) -> pointer */
 	SHAPE_REALLOC,	      /* (pointer, size) -> pointer */
-	SHAPE_MEMALIGN,	      /* (alignment, size) -> pointer */
-	SHAPE_POSIX_MEMALIGN, /* (pointer to the result, alignment, size) -> 0 or errno */
+	SHAPE_REALLOCARRAY,   /* (pointer, count, size) -> pointer */
+	SHAPE_POSIX_MEMALIGN, /* (pointer to the result, size) -> 0 or errno */
 	SHAPE_FREE,	      /* (pointer) */
+	SHAPE_HANDOVER,	      /* no function: a jump from one of these into another */
+	SHAPE_UNWIND,	      /* the C++ runtime begins to look for a handler of an exception */
 	SHAPE_COUNT,
 };
 
+/* Operands of a shape, at most. */
+#define OPERANDS_MAX 3
+
 /*
  * A link's cookie: what a program has to know about the place it was hit at.
- * bits 0-15: slot of the target; 16: a flag; from 17: enum allocator_shape.
+ * bits 0-15: slot of the target; 16-23: enum allocator_shape; from 24: for each operand 5 bits, which
+ * register holds it, plus 1. 0 there: the operand's number is that of the argument, and it is where
+ * the ABI has it. So whatever stands for a plain malloc or free is one comparison.
+ * A handover has its condition from bit 24 on. 63: a flag.
  */
-#define COOKIE_TARGET_MASK 0xffffU
-#define COOKIE_SHAPE_SHIFT 17
+#define COOKIE_TARGET_MASK    0xffffU
+#define COOKIE_SHAPE_SHIFT    16
+#define COOKIE_SHAPE_MASK     0xffU
+#define COOKIE_OPERANDS_SHIFT 24
+#define COOKIE_OPERAND_BITS   5
+#define COOKIE_OPERAND_MASK   31U
 /*
- * The function ends in a tail jump to another probed function (glibc: realloc of NULL, memalign
- * with a small alignment). The jump leaves stack pointer and return address as they were, so the
- * inner call cannot be told from a call of its own: the outer one is left out instead where its
- * arguments say that it will delegate.
+ * An exception may pass through the function, and nothing guards its return address (see
+ * tracer_guard()): the return of a call that might fail must not be probed.
  */
-#define COOKIE_TAIL_CALLS (1U << 16)
-/* Alignment up to which memalign and friends hand over to malloc: malloc's own guarantee. */
-#define MALLOC_ALIGNMENT 16
+#define COOKIE_UNGUARDED (1ULL << 63)
+
+/*
+ * A jump that hands over is taken always, or as x86's condition code 0 to 15 says (the low four bits
+ * of jcc's opcode).
+ */
+#define HANDOVER_ALWAYS 16
+
+/*
+ * Innermost frames among which a call of one allocating function within another is looked for: as
+ * many helpers may stand between the two.
+ */
+#define NESTED_FRAMES_MAX 8
 
 /* How a walk ended. The text is what -v and the profile's comments say. */
 #define WALK_ENDS(X)                                                                               \
@@ -88,7 +111,8 @@ enum walk_end {
 	X(COUNT_LOST_STACKS, "stack map full", 1)                                                  \
 	X(COUNT_LOST_LIVE, "live map full", 1)                                                     \
 	X(COUNT_LOST_COUNTS, "count map full", 1)                                                  \
-	X(COUNT_LOST_RESULT, "result unreadable", 1)
+	X(COUNT_LOST_RESULT, "result unreadable", 1)                                               \
+	X(COUNT_LOST_RISKY, "too large to watch a call that might throw", 1)
 
 enum counter {
 #define X(id, text, loss) id,
@@ -175,7 +199,7 @@ struct pending_call {
 	__u8 sampled;
 	__u8 has_old;
 	__u8 shape; /* enum allocator_shape */
-	__u8 pad;
+	__u8 loss;  /* sampled, but it cannot be recorded: enum counter, 0 if it can */
 };
 
 /* Allocations of one stack in one size class. */
@@ -193,12 +217,18 @@ struct count {
 	__u64 free_bytes;
 };
 
-/* A return address inside the allocator, from the instruction that carries the breakpoint. */
+/*
+ * A return address inside an allocating function: what has it on its stack is part of that call.
+ * Either where it is in the target's memory, or, for a call that leads straight to another function
+ * of the same image, from that function's probe site: that is the same wherever the image is mapped,
+ * so it holds from the first call after an exec on.
+ */
 struct nested_key {
-	__s64 from_site; /* return address - address of the probe site: the same under any ASLR base
-			  */
-	__u64 target;
+	__u64 address; /* or return address - address of the probe site */
+	__u32 target;
+	__u32 epoch; /* or NESTED_RELATIVE */
 };
+#define NESTED_RELATIVE (~0U)
 
 /*
  * Size classes: exact up to 127 bytes, then 64 to an octave, so that none is wider than 1/64 of its

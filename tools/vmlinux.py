@@ -22,7 +22,9 @@ ROOTS = {
     "typedef __be16": None, "typedef __be32": None, "typedef __wsum": None,
     "typedef bool": None, "typedef size_t": None,
     "struct task_struct": ["utask", "mm"],
-    "struct mm_struct": ["start_stack"],
+    "struct mm_struct": ["start_stack", "uprobes_state"],
+    "struct uprobes_state": ["xol_area"],
+    "struct xol_area": ["vaddr"],
     "struct uprobe_task": ["return_instances"],
     "struct return_instance": ["func", "stack", "orig_ret_vaddr", "next"],
 }

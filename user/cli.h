@@ -43,7 +43,8 @@ struct settings {
 	unsigned int top;
 	enum log_level log_level;
 	enum tracer_kind attach;
-	uint32_t max_live, max_stacks; /* 0: by the sampling rate */
+	struct allocator_extras extras; /* owned: --allocator and --symbol */
+	uint32_t max_live, max_stacks;	/* 0: by the sampling rate */
 	bool no_demangle;
 	struct output_owner owner; /* who called sudo */
 	char *command_line;	   /* owned; ours, for the profile's comments */

@@ -57,7 +57,7 @@ static int hold_for_allocator(pid_t pid, uint64_t pc, void *context)
 	target = &recording->targets.items[0];
 	err = process_refresh(target->process);
 	if (!err)
-		err = targets_find_allocators(target);
+		err = targets_find_allocators(recording, target);
 	if (err)
 		return err;
 	vec_for_each(item, &target->images) {

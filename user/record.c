@@ -133,7 +133,7 @@ static int open_tracer(struct recording *recording)
 static int prepare_target(struct recording *recording, struct target_record *target)
 {
 	pid_t pid = target->process->pid;
-	int err = targets_find_allocators(target);
+	int err = targets_find_allocators(recording, target);
 
 	if (!err)
 		err = tracer_set_target(recording->tracer, target->slot, pid);
@@ -405,8 +405,10 @@ static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
 	vec_for_each(target, &recording->targets) {
-		vec_for_each(item, &target->images)
+		vec_for_each(item, &target->images) {
 			allocator_free(item->allocator);
+			allocator_free(item->unwinder);
+		}
 		free(target->images.items);
 		free(target->output);
 		process_free(target->process);

@@ -141,12 +141,6 @@ static int add_probes(struct profile *profile, const struct target_record *targe
 		if (fclose(to))
 			return -ENOMEM;
 		err = profile_add_probe(profile, item->image->path, functions);
-		if (!err && item->allocator->own_operator_new)
-			err = profile_add_warning(
-				profile,
-				"%s has an operator new of its own, which is not probed: "
-				"what C++ code allocates by it is missing",
-				item->image->path);
 		if (err)
 			return err;
 	}

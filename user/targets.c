@@ -62,16 +62,28 @@ int targets_open(struct recording *recording)
 	return EXIT_OK;
 }
 
-int targets_find_allocators(struct target_record *target)
+/* An image's allocator, by its own symbols. */
+static int find_allocator(const struct recording *recording, const struct image *image,
+			  struct allocator **out)
+{
+	return allocator_find(image, NULL, &recording->settings->extras, out);
+}
+
+int targets_find_allocators(const struct recording *recording, struct target_record *target)
 {
 	while (target->images.count < target->process->images.count) {
 		struct probed_image item = {
 			.image = target->process->images.items[target->images.count],
 		};
-		int err = allocator_find(item.image, &item.allocator);
+		int err = find_allocator(recording, item.image, &item.allocator);
 
-		if (err == -ENOMEM || vec_push(&target->images, item))
+		if (err == -ENOMEM ||
+		    allocator_find_unwinder(item.image, &item.unwinder) == -ENOMEM ||
+		    vec_push(&target->images, item)) {
+			allocator_free(item.allocator);
+			allocator_free(item.unwinder);
 			return -ENOMEM;
+		}
 		if (err && err != -ENOENT)
 			log_verbose("%s: not searched for an allocator: %s", item.image->path,
 				    strerror(-err));
@@ -79,22 +91,63 @@ int targets_find_allocators(struct target_record *target)
 	return 0;
 }
 
+static bool has_throwing(const struct target_record *target)
+{
+	vec_for_each(item, &target->images) {
+		for (size_t i = 0; item->allocator && i < item->allocator->function_count; i++) {
+			if (item->allocator->functions[i].throws)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Decides how functions through which exceptions pass are probed, where there are such: with a guard
+ * in every image from index `from` on that unwinds, or else if they cannot fail.
+ */
+static int protect_throwing(struct recording *recording, struct target_record *target, size_t from)
+{
+	int err = -EOPNOTSUPP;
+
+	if (!has_throwing(target))
+		return 0;
+	for (size_t i = target->throwing ? from : 0; i < target->images.count; i++) {
+		const struct probed_image *item = &target->images.items[i];
+
+		if (!item->unwinder)
+			continue;
+		err = tracer_guard(recording->tracer, target->slot, target->process, item->image,
+				   item->unwinder);
+		if (err && err != -EOPNOTSUPP)
+			return err;
+		if (!err)
+			target->throwing = THROWING_GUARDED;
+	}
+	if (target->throwing == THROWING_LEFT_OUT &&
+	    tracer_chosen_kind(recording->tracer) == TRACER_SESSION &&
+	    !process_memory_is_limited(target->process))
+		target->throwing = THROWING_IF_SAFE;
+	return 0;
+}
+
 int targets_attach(struct recording *recording, struct target_record *target, size_t from)
 {
-	for (size_t i = from; i < target->images.count; i++) {
+	int err = protect_throwing(recording, target, from);
+
+	for (size_t i = from; i < target->images.count && !err; i++) {
 		const struct probed_image *item = &target->images.items[i];
-		int err;
 
 		if (!item->allocator)
 			continue;
-		err = tracer_attach(recording->tracer, target->slot, target->process->pid,
-				    item->image, item->allocator);
+		err = tracer_attach(recording->tracer, target->slot, target->process, item->image,
+				    item->allocator, target->throwing);
 		if (err)
-			return err;
+			break;
 		target->probed++;
 		log_verbose("process %d: probes in %s", target->process->pid, item->image->path);
 	}
-	return 0;
+	return err;
 }
 
 void targets_remap(struct recording *recording, struct target_record *target)
@@ -102,8 +155,15 @@ void targets_remap(struct recording *recording, struct target_record *target)
 	size_t looked_at = target->images.count;
 	int err = tracer_map(recording->tracer, target->slot, target->process);
 
+	for (size_t i = 0; i < looked_at && !err; i++) {
+		const struct probed_image *item = &target->images.items[i];
+
+		if (item->allocator)
+			err = tracer_nest(recording->tracer, target->slot, target->process,
+					  item->image, item->allocator, target->throwing);
+	}
 	if (!err)
-		err = targets_find_allocators(target);
+		err = targets_find_allocators(recording, target);
 	if (!err)
 		err = targets_attach(recording, target, looked_at);
 	if (err && err != -ESRCH)
@@ -149,6 +209,7 @@ void targets_follow(struct recording *recording, struct watch *watch)
 		return;
 	tracer_read_requests(recording->tracer);
 	vec_for_each(target, &recording->targets) {
+		unsigned int executions = target->executions;
 		bool changed = false;
 
 		for (size_t i = 0; i < count; i++) {
@@ -160,6 +221,8 @@ void targets_follow(struct recording *recording, struct watch *watch)
 		}
 		if (tracer_take_request(recording->tracer, target->slot) && !target->ended_at)
 			changed |= process_refresh(target->process) == 0;
+		if (target->executions != executions)
+			tracer_unnest(recording->tracer, target->slot);
 		if (changed && !target->ended_at)
 			targets_remap(recording, target);
 	}

@@ -2,7 +2,6 @@
 #include "binary/code_ranges.h"
 #include "binary/nesting.h"
 #include "binary/plt.h"
-#include "binary/probe_site.h"
 #include "binary/symtab.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
@@ -11,45 +10,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An image has one to three functions per name (compatibility versions, local copies). */
-#define FUNCTIONS_MAX	   64
+/* mimalloc has some 120 names, each of which may be in two symbol tables. */
+#define CANDIDATES_MAX	   1024
 #define FUNCTION_BYTES_MAX ((size_t)256 << 10)
 
-/* Of several names at one address the first in this order is the one that is shown. */
-static const struct {
-	const char *name;
-	enum allocator_shape shape;
-} known[] = {
-	{"malloc", SHAPE_MALLOC},     {"calloc", SHAPE_CALLOC},
-	{"realloc", SHAPE_REALLOC},   {"aligned_alloc", SHAPE_MEMALIGN},
-	{"memalign", SHAPE_MEMALIGN}, {"posix_memalign", SHAPE_POSIX_MEMALIGN},
-	{"valloc", SHAPE_MALLOC},     {"pvalloc", SHAPE_MALLOC},
-	{"free", SHAPE_FREE},	      {"cfree", SHAPE_FREE},
-};
-#define KNOWN_COUNT (sizeof(known) / sizeof(*known))
-
-/* What the BPF programs read at the site of a function of each shape. */
-static const struct probe_wish wishes[SHAPE_COUNT] = {
-	[SHAPE_MALLOC] = {.arguments = (const uint8_t[]){0}, .argument_count = 1},
-	[SHAPE_CALLOC] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
-	[SHAPE_REALLOC] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
-	[SHAPE_MEMALIGN] = {.arguments = (const uint8_t[]){0, 1}, .argument_count = 2},
-	[SHAPE_POSIX_MEMALIGN] = {.arguments = (const uint8_t[]){0, 2}, .argument_count = 2},
-	[SHAPE_FREE] = {.arguments = (const uint8_t[]){0},
-			.argument_count = 1,
-			.stack_moves = true},
-};
+static const char not_code[] = "its address is not in the file's code";
+static const char not_instructions[] = "what stands there are no instructions";
 
 /* A symbol of a known name. */
 struct candidate {
-	size_t known_index;
+	const struct family_function *function; /* borrowed from the table, or from the extras */
+	const char *prefix;			/* borrowed; what stands before function->name */
+	size_t family;				/* index in families[], or one of these two: */
+#define FAMILY_PREFIXED FAMILY_COUNT
+#define FAMILY_CUSTOM	(FAMILY_COUNT + 1)
+	bool throws, dynamic;
 	uint64_t vaddr, size;
 };
 
 struct candidates {
-	struct candidate *items; /* owned */
+	const struct image *image;	       /* borrowed, these two */
+	const struct allocator_extras *extras; /* may be NULL */
+	struct candidate *items;	       /* owned */
 	size_t count, capacity;
-	bool operator_new;
 };
 
 static void candidates_deinit(struct candidates *candidates)
@@ -57,57 +40,100 @@ static void candidates_deinit(struct candidates *candidates)
 	free(candidates->items);
 }
 
+static bool is_in_file(const struct allocator_prefix *prefix, const struct image *image)
+{
+	const char *name = strrchr(image->path, '/');
+
+	/* A name without a folder is that of any file so called. */
+	if (!strchr(prefix->path, '/'))
+		return strcmp(prefix->path, name ? name + 1 : image->path) == 0;
+	return strcmp(prefix->path, image->path) == 0;
+}
+
+static int add_candidate(struct candidates *candidates, const struct image_symbol *symbol,
+			 size_t family, const char *prefix, const struct family_function *function)
+{
+	if (!function || candidates->count >= CANDIDATES_MAX)
+		return 0;
+	return vec_push(candidates, (struct candidate){
+					    .function = function,
+					    .prefix = prefix,
+					    .family = family,
+					    .throws = function->throws,
+					    .dynamic = symbol->dynamic,
+					    .vaddr = symbol->vaddr,
+					    .size = symbol->size,
+				    });
+}
+
 static int visit_symbol(const struct image_symbol *symbol, void *context)
 {
 	struct candidates *candidates = context;
+	const struct allocator_extras *extras = candidates->extras;
+	int err = 0;
 
-	if (!strcmp(symbol->name, "_Znwm"))
-		candidates->operator_new = true;
-	if (candidates->count >= FUNCTIONS_MAX)
-		return 0;
-	for (size_t i = 0; i < KNOWN_COUNT; i++) {
-		if (!strcmp(symbol->name, known[i].name))
-			return vec_push(candidates,
-					(struct candidate){i, symbol->vaddr, symbol->size});
+	for (size_t i = 0; i < FAMILY_COUNT && !err; i++)
+		err = add_candidate(candidates, symbol, i, families[i].prefix,
+				    family_find(&families[i], families[i].prefix, symbol->name));
+	for (size_t i = 0; extras && i < extras->prefix_count && !err; i++) {
+		const struct allocator_prefix *prefix = &extras->prefixes[i];
+
+		if (is_in_file(prefix, candidates->image))
+			err = add_candidate(
+				candidates, symbol, FAMILY_PREFIXED, prefix->prefix,
+				family_find(&families[0], prefix->prefix, symbol->name));
 	}
-	return 0;
+	for (size_t i = 0; extras && i < extras->function_count && !err; i++) {
+		if (strcmp(symbol->name, extras->functions[i].name) == 0)
+			err = add_candidate(candidates, symbol, FAMILY_CUSTOM, "",
+					    &extras->functions[i]);
+	}
+	return err;
 }
 
-/* By address, and at one address by the table's order. */
-static int by_address(const void *a, const void *b)
+/* --- which of them are an allocator's --- */
+
+/* A family is there if the image can allocate by its names, and free. */
+static bool has_family(const struct candidates *candidates, size_t family)
 {
-	const struct candidate *x = a, *y = b;
+	bool allocates = false, frees = false;
 
-	if (x->vaddr != y->vaddr)
-		return x->vaddr < y->vaddr ? -1 : 1;
-	return (x->known_index > y->known_index) - (x->known_index < y->known_index);
-}
+	if (family == FAMILY_CUSTOM)
+		return true;
+	if (family < FAMILY_COUNT && families[family].companion) {
+		for (size_t i = 0; i < candidates->count; i++) {
+			size_t other = candidates->items[i].family;
 
-static int by_name(const void *a, const void *b)
-{
-	const struct candidate *x = a, *y = b;
-
-	if (x->known_index != y->known_index)
-		return x->known_index < y->known_index ? -1 : 1;
-	return (x->vaddr > y->vaddr) - (x->vaddr < y->vaddr);
-}
-
-static void merge_aliases(struct candidates *candidates)
-{
-	size_t kept = 0;
-
-	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_address);
-	for (size_t i = 1; i < candidates->count; i++) {
-		struct candidate *last = &candidates->items[kept];
+			if (other != family && has_family(candidates, other))
+				return true;
+		}
+		return false;
+	}
+	for (size_t i = 0; i < candidates->count; i++) {
 		const struct candidate *candidate = &candidates->items[i];
 
-		if (candidate->vaddr != last->vaddr)
-			candidates->items[++kept] = *candidate;
-		else if (candidate->size > last->size)
-			last->size = candidate->size;
+		if (candidate->family != family || candidate->function->unprobed)
+			continue;
+		if (shape_allocates(candidate->function->shape))
+			allocates = true;
+		else
+			frees = true;
 	}
-	candidates->count = kept + 1;
-	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_name);
+	return allocates && frees;
+}
+
+static void drop_other_families(struct candidates *candidates)
+{
+	bool present[FAMILY_CUSTOM + 1];
+	size_t kept = 0;
+
+	for (size_t i = 0; i <= FAMILY_CUSTOM; i++)
+		present[i] = has_family(candidates, i);
+	for (size_t i = 0; i < candidates->count; i++) {
+		if (present[candidates->items[i].family])
+			candidates->items[kept++] = candidates->items[i];
+	}
+	candidates->count = kept;
 }
 
 /*
@@ -132,6 +158,55 @@ static void drop_indirect(struct candidates *candidates, const struct symtab *ta
 	}
 }
 
+static int compare_order(const struct candidate *x, const struct candidate *y)
+{
+	if (x->family != y->family) /* the user's own come first: they say what is meant */
+		return x->family == FAMILY_CUSTOM   ? -1
+		       : y->family == FAMILY_CUSTOM ? 1
+		       : x->family < y->family	    ? -1
+						    : 1;
+	if (x->function != y->function)
+		return x->function < y->function ? -1 : 1;
+	return (x->vaddr > y->vaddr) - (x->vaddr < y->vaddr);
+}
+
+/* By address, and at one address by the table's order. */
+static int by_address(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	if (x->vaddr != y->vaddr)
+		return x->vaddr < y->vaddr ? -1 : 1;
+	return compare_order(x, y);
+}
+
+static int by_order(const void *a, const void *b)
+{
+	return compare_order(a, b);
+}
+
+static void merge_aliases(struct candidates *candidates)
+{
+	size_t kept = 0;
+
+	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_address);
+	for (size_t i = 1; i < candidates->count; i++) {
+		struct candidate *last = &candidates->items[kept];
+		const struct candidate *candidate = &candidates->items[i];
+
+		if (candidate->vaddr != last->vaddr) {
+			candidates->items[++kept] = *candidate;
+			continue;
+		}
+		if (candidate->size > last->size)
+			last->size = candidate->size;
+		last->throws |= candidate->throws;
+		last->dynamic |= candidate->dynamic;
+	}
+	candidates->count = kept + 1;
+	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_order);
+}
+
 /*
  * glibc's dynamic linker has a malloc of its own for the time before libc is relocated; until 2.33
  * it even exports it. All later calls go to libc, so it allocates nothing that lasts, and its
@@ -145,6 +220,39 @@ static bool is_dynamic_linker(const struct symtab *dynamic)
 {
 	return symtab_defines(dynamic, "_rtld_global");
 }
+
+/* The symbols to probe, and .dynsym; -ENOENT where they make no allocator. */
+static int find_candidates(const struct image *image, const struct image *symbols,
+			   struct candidates *candidates, struct symtab *dynamic)
+{
+	struct symtab table = {0};
+	int err;
+
+	err = image_for_each_function(image, visit_symbol, candidates);
+	if (!err && symbols)
+		err = image_for_each_function(symbols, visit_symbol, candidates);
+	if (err)
+		return err;
+	/* Most images end here, before anything else of them is read. */
+	drop_other_families(candidates);
+	if (!candidates->count)
+		return -ENOENT;
+	err = symtab_load(image, ".dynsym", ".dynstr", dynamic);
+	if (err && err != -ENOENT)
+		return err;
+	if (is_dynamic_linker(dynamic))
+		return -ENOENT;
+	drop_indirect(candidates, dynamic);
+	if (!symtab_load(symbols ? symbols : image, ".symtab", ".strtab", &table))
+		drop_indirect(candidates, &table);
+	symtab_deinit(&table);
+	if (!candidates->count)
+		return -ENOENT;
+	merge_aliases(candidates);
+	return 0;
+}
+
+/* --- what is to be known of each --- */
 
 static bool is_executable(const struct image *image, uint64_t vaddr)
 {
@@ -171,7 +279,12 @@ static uint64_t size_of(const struct candidate *candidate, const struct code_ran
 /* 0, -ENOEXEC where the function cannot be probed, -ENOMEM, or -errno of reading. */
 static int choose_site(const struct image *image, struct allocator_function *function)
 {
-	const struct probe_wish *wish = &wishes[function->shape];
+	const struct probe_wish wish = {
+		.arguments = function->arguments,
+		.argument_count = shape_operands(function->shape),
+		/* All that a free has to tell is its pointer. */
+		.stack_moves = !shape_allocates(function->shape),
+	};
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
 	struct probe_site site = {0};
 	size_t size = 0;
@@ -189,100 +302,102 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 		else if (err)
 			return err;
 	}
-	err = probe_site_choose(code, size, function->vaddr, wish, &site);
-	/*
-	 * The BPF programs do not know yet which registers a site's arguments are in: only where
-	 * none has moved is the site of use.
-	 */
-	if (!err && site.offset) {
-		struct probe_site entry;
-
-		err = probe_site_choose(NULL, 0, function->vaddr, wish, &entry);
-		if (!err && memcmp(site.registers, entry.registers, sizeof(site.registers)) != 0)
-			site = entry;
-	}
+	err = probe_site_choose(code, size, function->vaddr, &wish, &site);
 	if (err)
 		return err;
 	function->site = function->vaddr + site.offset;
 	function->emulated = site.emulated;
+	memcpy(function->registers, site.registers, sizeof(function->registers));
 	if (!image_vaddr_to_offset(image, function->site, &function->site_offset))
 		return -ENOEXEC;
 	return 0;
 }
 
-static bool has_function(const struct allocator *allocator, const char *name)
+static char *full_name(const struct candidate *candidate)
 {
-	for (size_t i = 0; i < allocator->function_count; i++) {
-		if (!strcmp(allocator->functions[i].name, name))
-			return true;
+	size_t prefix = strlen(candidate->prefix), rest = strlen(candidate->function->name) + 1;
+	char *name = malloc(prefix + rest);
+
+	if (name) {
+		memcpy(name, candidate->prefix, prefix);
+		memcpy(name + prefix, candidate->function->name, rest);
 	}
-	return false;
+	return name;
+}
+
+/* Takes name over. */
+static int leave_out(struct allocator *allocator, char *name, const char *reason)
+{
+	int err = vec_push(&allocator->left_out,
+			   (struct allocator_left_out){.name = name, .reason = reason});
+
+	if (err)
+		free(name);
+	return err;
+}
+
+static int add_function(const struct image *image, const struct candidate *candidate,
+			const struct code_ranges *ranges, struct allocator *allocator)
+{
+	struct allocator_function function = {
+		.shape = candidate->function->shape,
+		.throws = candidate->throws,
+		.custom = candidate->family == FAMILY_CUSTOM,
+		.vaddr = candidate->vaddr,
+		.size = size_of(candidate, ranges),
+	};
+	char *name = full_name(candidate);
+	int err;
+
+	if (!name)
+		return -ENOMEM;
+	memcpy(function.arguments, candidate->function->arguments, sizeof(function.arguments));
+	if (candidate->function->unprobed)
+		return leave_out(allocator, name, candidate->function->unprobed);
+	if (!is_executable(image, function.vaddr))
+		return leave_out(allocator, name, not_code);
+	err = choose_site(image, &function);
+	if (err == -ENOEXEC)
+		return leave_out(allocator, name, not_instructions);
+	if (err) {
+		free(name);
+		return err;
+	}
+	function.name = name;
+	allocator->functions[allocator->function_count++] = function;
+	return 0;
 }
 
 /* 0, or as allocator_find(). */
 static int add_functions(const struct image *image, const struct candidates *candidates,
 			 const struct code_ranges *ranges, struct allocator *allocator)
 {
+	bool allocates = false;
+
 	allocator->functions = calloc(candidates->count, sizeof(*allocator->functions));
 	if (!allocator->functions)
 		return -ENOMEM;
 	for (size_t i = 0; i < candidates->count; i++) {
-		const struct candidate *candidate = &candidates->items[i];
-		struct allocator_function function = {
-			.name = known[candidate->known_index].name,
-			.shape = known[candidate->known_index].shape,
-			.vaddr = candidate->vaddr,
-			.size = size_of(candidate, ranges),
-		};
-		int err;
+		int err = add_function(image, &candidates->items[i], ranges, allocator);
 
-		if (!is_executable(image, function.vaddr))
-			continue;
-		err = choose_site(image, &function);
-		if (err == -ENOEXEC)
-			continue;
 		if (err)
 			return err;
-		allocator->functions[allocator->function_count++] = function;
 	}
-	return has_function(allocator, "malloc") && has_function(allocator, "free") ? 0 : -ENOENT;
+	for (size_t i = 0; i < allocator->function_count; i++)
+		allocates |= shape_allocates(allocator->functions[i].shape);
+	return allocates || candidates->items[0].family == FAMILY_CUSTOM ? 0 : -ENOENT;
 }
 
-static bool has_candidate(const struct candidates *candidates, const char *name)
+static void describe(const struct candidates *candidates, const struct image *symbols,
+		     struct allocator *allocator)
 {
-	for (size_t i = 0; i < candidates->count; i++) {
-		if (!strcmp(known[candidates->items[i].known_index].name, name))
-			return true;
-	}
-	return false;
-}
+	size_t family = candidates->items[0].family;
+	bool dynamic = true;
 
-/* The symbols to probe, and .dynsym; -ENOENT where they make no allocator. */
-static int find_candidates(const struct image *image, struct candidates *candidates,
-			   struct symtab *dynamic)
-{
-	struct symtab symbols = {0};
-	int err;
-
-	err = image_for_each_function(image, visit_symbol, candidates);
-	if (err)
-		return err;
-	/* Most images end here, before anything else of them is read. */
-	if (!has_candidate(candidates, "malloc") || !has_candidate(candidates, "free"))
-		return -ENOENT;
-	err = symtab_load(image, ".dynsym", ".dynstr", dynamic);
-	if (err && err != -ENOENT)
-		return err;
-	if (is_dynamic_linker(dynamic))
-		return -ENOENT;
-	drop_indirect(candidates, dynamic);
-	if (!symtab_load(image, ".symtab", ".strtab", &symbols))
-		drop_indirect(candidates, &symbols);
-	symtab_deinit(&symbols);
-	if (!candidates->count)
-		return -ENOENT;
-	merge_aliases(candidates);
-	return 0;
+	for (size_t i = 0; i < candidates->count; i++)
+		dynamic &= candidates->items[i].dynamic;
+	allocator->family = family < FAMILY_COUNT ? families[family].name : "named by the user";
+	allocator->source = symbols ? "separate debug file" : dynamic ? ".dynsym" : ".symtab";
 }
 
 static void cleanup_allocator(struct allocator **allocator)
@@ -290,22 +405,24 @@ static void cleanup_allocator(struct allocator **allocator)
 	allocator_free(*allocator);
 }
 
-int allocator_find(const struct image *image, struct allocator **out)
+int allocator_find(const struct image *image, const struct image *symbols,
+		   const struct allocator_extras *extras, struct allocator **out)
 {
-	CLEANUP(candidates_deinit) struct candidates candidates = {0};
+	CLEANUP(candidates_deinit)
+	struct candidates candidates = {.image = image, .extras = extras};
 	CLEANUP(code_ranges_deinit) struct code_ranges ranges = {0};
 	CLEANUP(cleanup_allocator) struct allocator *allocator = NULL;
 	CLEANUP(symtab_deinit) struct symtab dynamic = {0};
 	CLEANUP(plt_deinit) struct plt plt = {0};
 	int err;
 
-	err = find_candidates(image, &candidates, &dynamic);
+	err = find_candidates(image, symbols, &candidates, &dynamic);
 	if (err)
 		return err;
 	allocator = calloc(1, sizeof(*allocator));
 	if (!allocator)
 		return -ENOMEM;
-	allocator->own_operator_new = candidates.operator_new;
+	describe(&candidates, symbols, allocator);
 	err = code_ranges_load(image, &ranges);
 	if (!err)
 		err = add_functions(image, &candidates, &ranges, allocator);
@@ -324,7 +441,55 @@ void allocator_free(struct allocator *allocator)
 {
 	if (!allocator)
 		return;
+	for (size_t i = 0; i < allocator->function_count; i++)
+		free(allocator->functions[i].name);
+	vec_for_each(left_out, &allocator->left_out)
+		free(left_out->name);
 	free(allocator->functions);
+	free(allocator->left_out.items);
+	free(allocator->handovers.items);
 	free(allocator->nested_returns);
 	free(allocator);
+}
+
+/* --- exceptions --- */
+
+/* Itanium C++ ABI, "Level I: base ABI": who calls these goes up the stack by return addresses. */
+static const struct family_function unwinder_functions[] = {
+	{.name = "_Unwind_RaiseException", .shape = SHAPE_UNWIND},
+	{.name = "_Unwind_ForcedUnwind", .shape = SHAPE_UNWIND},
+	{.name = "_Unwind_Resume_or_Rethrow", .shape = SHAPE_UNWIND},
+	{0},
+};
+
+static int visit_unwinder(const struct image_symbol *symbol, void *context)
+{
+	static const struct family unwinder = {.functions = unwinder_functions};
+
+	return add_candidate(context, symbol, FAMILY_CUSTOM, "",
+			     family_find(&unwinder, "", symbol->name));
+}
+
+int allocator_find_unwinder(const struct image *image, struct allocator **out)
+{
+	CLEANUP(candidates_deinit) struct candidates candidates = {.image = image};
+	CLEANUP(code_ranges_deinit) struct code_ranges ranges = {0};
+	CLEANUP(cleanup_allocator) struct allocator *allocator = NULL;
+	int err = image_for_each_function(image, visit_unwinder, &candidates);
+
+	if (err)
+		return err;
+	if (!candidates.count)
+		return -ENOENT;
+	merge_aliases(&candidates);
+	allocator = calloc(1, sizeof(*allocator));
+	if (!allocator)
+		return -ENOMEM;
+	err = code_ranges_load(image, &ranges);
+	if (!err)
+		err = add_functions(image, &candidates, &ranges, allocator);
+	if (err)
+		return err;
+	*out = TAKE(allocator);
+	return 0;
 }

@@ -6,46 +6,96 @@
 #define ALLOCTRACE_ALLOCATORS_H
 
 #include "alloctrace.h"
+#include "binary/families.h"
 #include "binary/image.h"
+#include "binary/probe_site.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct allocator_function {
-	const char *name; /* static; the first of its aliases in the table's order */
-	enum allocator_shape shape;
-	uint64_t vaddr;	      /* entry, link-time address */
-	uint64_t size;	      /* 0: unknown */
-	uint64_t site;	      /* link-time address of the probe site, >= vaddr */
-	uint64_t site_offset; /* file offset of the probe site */
-	bool emulated;	      /* the kernel emulates the instruction; false: it is single-stepped */
-	/*
-	 * This function ends in a tail jump (direct, or through functions that are not probed) to
-	 * another probed allocating function, which then runs with this one's stack pointer and
-	 * return address.
-	 */
-	bool tail_calls_allocator;
+/* What the user says beyond the table of families. All borrowed. */
+struct allocator_extras {
+	/* In the file at path, functions named by the C library's names behind a prefix. */
+	struct allocator_prefix {
+		const char *path, *prefix;
+	} * prefixes;
+	size_t prefix_count;
+	/* Single functions, in whichever image defines them. */
+	struct family_function *functions;
+	size_t function_count;
 };
 
-struct allocator {
-	struct allocator_function *functions; /* owned; one per address: aliases are merged */
-	size_t function_count;
-	/*
-	 * Return addresses (link-time) of the calls inside these functions, and inside the unprobed
-	 * functions they call, that reach a probed allocating function: an allocation that returns
-	 * to one of these is part of an outer one.
-	 */
-	uint64_t *nested_returns; /* owned, sorted, unique */
-	size_t nested_return_count;
-	bool own_operator_new; /* defines operator new itself: C++ allocations may bypass malloc */
+struct allocator_function {
+	char *name; /* owned; the first of its aliases in the table's order */
+	enum allocator_shape shape;
+	uint8_t arguments[OPERANDS_MAX]; /* as in struct family_function */
+	bool throws;			 /* an exception may pass through it */
+	bool custom;			 /* named by the user */
+	uint64_t vaddr;			 /* entry, link-time address */
+	uint64_t size;			 /* 0: unknown */
+	uint64_t site;			 /* link-time address of the probe site, >= vaddr */
+	uint64_t site_offset;		 /* file offset of the probe site */
+	bool emulated; /* the kernel emulates the instruction; false: it is single-stepped */
+	uint8_t registers[OPERANDS_MAX]; /* which register holds each operand at the site */
+};
+
+/* A function that belongs to the allocator and is not probed. */
+struct allocator_left_out {
+	char *name;	    /* owned */
+	const char *reason; /* static */
 };
 
 /*
- * Looks for an allocator in image. 0 with *out (to be freed), -ENOENT where the image defines no
- * malloc and free, -ENOMEM, or -errno of reading.
+ * A jump by which an allocating function ends in another one that is probed: the inner one then
+ * runs with the outer one's stack pointer and return address, and the outer one's sample has to be
+ * taken back where it is taken.
  */
-int allocator_find(const struct image *image, struct allocator **out);
+struct allocator_handover {
+	uint64_t vaddr, offset; /* of the jump: link-time address, in the file */
+	bool throws;		/* as below */
+	uint8_t condition;	/* of a jcc: its opcode's low four bits; HANDOVER_ALWAYS: a jmp */
+};
+
+struct allocator_return {
+	uint64_t vaddr;
+	bool throws; /* it belongs only to functions that may throw */
+};
+
+struct allocator {
+	const char *family;		      /* static; whose names they are */
+	const char *source;		      /* static; where the symbols were found */
+	struct allocator_function *functions; /* owned; one per address: aliases are merged */
+	size_t function_count;
+	struct {
+		struct allocator_left_out *items; /* owned */
+		size_t count, capacity;
+	} left_out;
+	struct {
+		struct allocator_handover *items; /* owned; sorted by address */
+		size_t count, capacity;
+	} handovers;
+	/*
+	 * Return addresses (link-time) of the calls inside the probed allocating functions: an
+	 * allocation with one of these on its stack is part of an outer one.
+	 */
+	struct allocator_return *nested_returns; /* owned, sorted by address, unique */
+	size_t nested_return_count;
+};
+
+/*
+ * Looks for an allocator in image. symbols: another file with the symbol table of the same code (a
+ * separate debug file), or NULL. extras may be NULL. 0 with *out (to be freed), -ENOENT where there
+ * is none, -ENOMEM, or -errno of reading.
+ */
+int allocator_find(const struct image *image, const struct image *symbols,
+		   const struct allocator_extras *extras, struct allocator **out);
 void allocator_free(struct allocator *allocator);
+
+/*
+ * The functions by which the C++ runtime (libgcc, LLVM's libunwind, or what is linked statically)
+ * begins to unwind for an exception, as functions of SHAPE_UNWIND. Results as above.
+ */
+int allocator_find_unwinder(const struct image *image, struct allocator **out);
 
 #endif

@@ -1,81 +1,110 @@
 /*
- * The functions that are reached from the probed ones form a graph: a node is a function (or the
- * cold part of one), an edge a call or a jump that leaves its function. It is built level by level,
- * so that the limit on its size cuts the farthest functions; a jump does not count as a level,
- * since it stays in the same activation.
+ * Three questions about code, answered by decoding it.
  *
- * Then: a node "ends in an allocator" if it jumps to a probed allocating function, or to a node
- * that ends in one. A call nests if what it calls is a probed allocating function or ends in one.
+ * Thin? From the entry every way is followed, until it calls or jumps to an allocating function of
+ * this image or, by name, of another. If no way gets to a return, or anywhere else out of the
+ * function, without that, the function is left to the others.
+ *
+ * Handing over? An allocating function that ends in a jump to another one (or to a thin one) leaves it
+ * stack pointer and return address as they were: so that the two are not counted as two, the jump is
+ * noted. A jump to any other function that is not probed stays in the same activation; so that
+ * function is looked at as if it were a part of the first.
+ *
+ * Nested? Whatever is called from within these functions has a return address of theirs on the
+ * stack: all of those are noted, as who is called by a pointer cannot be told.
  */
 #include "binary/nesting.h"
 #include "binary/x86_insn.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
-#define NODES_MAX	   256
-#define EDGES_MAX	   65536
-#define LEVELS_MAX	   2
+#include <string.h>
+
+#define PARTS_MAX	   256
+#define RETURNS_MAX	   16384
+#define HANDOVERS_MAX	   1024
+#define THIN_DEPTH_MAX	   3
 #define FUNCTION_BYTES_MAX ((size_t)256 << 10)
 
-struct node {
+static const char is_thin_reason[] = "all it does is done by another function that is probed";
+
+/* A function, or a piece of code that one jumps to. */
+struct part {
 	uint64_t start, end; /* end 0: unknown, see guess_size() */
-	unsigned int level;
-	bool scanned;
-	bool allocates;	     /* reached from an allocating function */
-	bool tail_allocates; /* ends in an allocator */
+	bool allocates;	     /* it belongs to a probed function that allocates */
+	bool throws;	     /* only to such as may throw */
 };
 
-struct edge {
-	size_t from;
-	uint64_t target;
-	uint64_t return_address; /* 0: a jump */
+enum callee_kind {
+	CALLEE_OTHER,
+	CALLEE_ALLOCATES,
+	CALLEE_FREES,
 };
 
-struct edges {
-	struct edge *items; /* owned */
-	size_t count, capacity;
+/* Where a call or jump leads. */
+struct callee {
+	uint64_t vaddr; /* 0: not in this image, or not known */
+	enum callee_kind kind;
 };
 
-struct graph {
+struct search {
 	const struct image *image; /* borrowed, these four */
 	const struct code_ranges *ranges;
 	const struct plt *plt;
 	struct allocator *allocator;
-	struct node nodes[NODES_MAX];
-	size_t node_count;
-	struct edges edges;
+	struct callee *known; /* owned; all its functions, those too that are left out since */
+	size_t known_count;
+	struct part parts[PARTS_MAX];
+	size_t part_count, scanned;
+	struct {
+		struct allocator_return *items; /* owned */
+		size_t count, capacity;
+	} returns;
 };
 
-struct addresses {
-	uint64_t *items; /* owned */
-	size_t count, capacity;
-};
-
-static struct allocator_function *function_at(const struct graph *graph, uint64_t vaddr)
+static enum callee_kind kind_of(enum allocator_shape shape)
 {
-	for (size_t i = 0; i < graph->allocator->function_count; i++) {
-		if (graph->allocator->functions[i].vaddr == vaddr)
-			return &graph->allocator->functions[i];
+	return shape_allocates(shape) ? CALLEE_ALLOCATES : CALLEE_FREES;
+}
+
+static struct callee resolve(const struct search *search, const struct x86_insn *insn)
+{
+	struct callee callee = {.vaddr = insn->has_target ? insn->target : 0};
+	const struct plt_slot *entry = NULL;
+	uint64_t slot = insn->slot;
+	bool by_slot = insn->has_slot;
+
+	if (insn->has_target)
+		by_slot = plt_is_stub(search->image, insn->target, &slot);
+	if (by_slot) {
+		entry = plt_find(search->plt, slot);
+		callee.vaddr = entry ? entry->target : 0;
 	}
-	return NULL;
-}
-
-static bool allocates_at(const struct graph *graph, uint64_t vaddr)
-{
-	const struct allocator_function *function = function_at(graph, vaddr);
-
-	return function && function->shape != SHAPE_FREE;
-}
-
-/* The node that begins at vaddr. */
-static struct node *node_at(struct graph *graph, uint64_t vaddr)
-{
-	for (size_t i = 0; i < graph->node_count; i++) {
-		if (graph->nodes[i].start == vaddr)
-			return &graph->nodes[i];
+	if (entry && entry->external)
+		callee.kind = kind_of(entry->external->shape);
+	for (size_t i = 0; i < search->known_count; i++) {
+		if (search->known[i].vaddr == callee.vaddr)
+			return search->known[i];
 	}
-	return NULL;
+	return callee;
 }
+
+static int remember_functions(struct search *search)
+{
+	const struct allocator *allocator = search->allocator;
+
+	search->known = calloc(allocator->function_count + 1, sizeof(*search->known));
+	if (!search->known)
+		return -ENOMEM;
+	for (size_t i = 0; i < allocator->function_count; i++)
+		search->known[search->known_count++] = (struct callee){
+			.vaddr = allocator->functions[i].vaddr,
+			.kind = kind_of(allocator->functions[i].shape),
+		};
+	return 0;
+}
+
+/* --- code --- */
 
 /* How much of [vaddr, end) the file holds as code, up to the limit for one function. */
 static size_t readable_size(const struct image *image, uint64_t vaddr, uint64_t end)
@@ -120,187 +149,310 @@ static size_t guess_size(const uint8_t *code, size_t size, uint64_t vaddr)
 	return at;
 }
 
-/* Takes the function at target into the graph, if there is room and need for it. */
-static void add_node(struct graph *graph, uint64_t target, unsigned int level, bool allocates)
+/* The code of a part, and its end if that was not known. 0 with *code owned, NULL if there is none. */
+static int read_part(const struct search *search, struct part *part, uint8_t **code, size_t *size)
+{
+	CLEANUP(cleanup_free) uint8_t *bytes = NULL;
+	bool is_guess = !part->end;
+	int err;
+
+	*code = NULL;
+	*size = readable_size(search->image, part->start,
+			      is_guess ? code_ranges_next(search->ranges, part->start) : part->end);
+	if (!*size)
+		return 0;
+	bytes = malloc(*size);
+	if (!bytes)
+		return -ENOMEM;
+	err = image_read(search->image, part->start, bytes, *size);
+	if (err)
+		return err;
+	if (is_guess)
+		*size = guess_size(bytes, *size, part->start);
+	part->end = part->start + *size;
+	*code = TAKE(bytes);
+	return 0;
+}
+
+/* --- thin? --- */
+
+/* The ways through a function that are still to be followed. */
+struct ways {
+	uint8_t *seen; /* owned; by offset */
+	struct {
+		size_t *items; /* owned */
+		size_t count, capacity;
+	} open;
+};
+
+static void ways_deinit(struct ways *ways)
+{
+	free(ways->seen);
+	free(ways->open.items);
+}
+
+static int ways_add(struct ways *ways, size_t at)
+{
+	if (ways->seen[at])
+		return 0;
+	ways->seen[at] = 1;
+	return vec_push(&ways->open, at);
+}
+
+static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind wanted,
+		   unsigned int depth);
+
+/*
+ * Follows one instruction. 1: it leads out of the function without passing one of the wanted kind;
+ * 0: not so, its successors are in ways; -ENOMEM, or -errno of reading.
+ */
+static int follow(const struct search *search, const struct part *part, const struct x86_insn *insn,
+		  size_t at, enum callee_kind wanted, unsigned int depth, struct ways *ways)
+{
+	size_t size = part->end - part->start, next = at + insn->length;
+	bool jumps = insn->flow == X86_FLOW_JUMP || insn->flow == X86_FLOW_BRANCH;
+	bool passes = false;
+	int ret = 0;
+
+	if (insn->flow == X86_FLOW_END)
+		return insn->is_return;
+	if (jumps && insn->has_target && insn->target >= part->start && insn->target < part->end) {
+		ret = ways_add(ways, (size_t)(insn->target - part->start));
+	} else if (jumps || insn->flow == X86_FLOW_CALL) {
+		struct callee callee = resolve(search, insn);
+
+		passes = callee.kind == wanted;
+		if (jumps && !passes) {
+			ret = callee.vaddr && callee.kind == CALLEE_OTHER
+				      ? is_thin(search, callee.vaddr, wanted, depth + 1)
+				      : 0;
+			ret = ret < 0 ? ret : !ret;
+		}
+	}
+	/* What is jumped to does not come back; a branch may go on. */
+	if (ret || insn->flow == X86_FLOW_JUMP || (passes && insn->flow == X86_FLOW_CALL))
+		return ret;
+	return next >= size ? 1 : ways_add(ways, next);
+}
+
+/*
+ * Does every way from vaddr on pass a function of the wanted kind? 1 if so, 0 if not, -ENOMEM, or
+ * -errno of reading.
+ */
+static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind wanted,
+		   unsigned int depth)
+{
+	struct part part = {.start = vaddr};
+	CLEANUP(ways_deinit) struct ways ways = {0};
+	CLEANUP(cleanup_free) uint8_t *code = NULL;
+	size_t size;
+	int err;
+
+	if (depth > THIN_DEPTH_MAX)
+		return 0;
+	/* Where it begins and ends is not known: then it is taken to be more than it is. */
+	if (!code_ranges_find(search->ranges, vaddr, &part.start, &part.end))
+		part.start = vaddr;
+	err = read_part(search, &part, &code, &size);
+	if (err || !code || vaddr - part.start >= size)
+		return err;
+	ways.seen = calloc(size, 1);
+	if (!ways.seen || ways_add(&ways, (size_t)(vaddr - part.start)))
+		return -ENOMEM;
+	while (ways.open.count) {
+		size_t at = ways.open.items[--ways.open.count];
+		struct x86_insn insn;
+
+		if (!x86_insn_decode(code + at, size - at, part.start + at, &insn))
+			return 0;
+		err = follow(search, &part, &insn, at, wanted, depth, &ways);
+		if (err)
+			return err < 0 ? err : 0;
+	}
+	return 1;
+}
+
+static int leave_out_thin(struct search *search)
+{
+	struct allocator *allocator = search->allocator;
+	CLEANUP(cleanup_free) uint8_t *thin = calloc(allocator->function_count + 1, 1);
+	size_t kept = 0, left = 0;
+
+	if (!thin)
+		return -ENOMEM;
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+		int ret = function->custom
+				  ? 0
+				  : is_thin(search, function->vaddr, kind_of(function->shape), 0);
+
+		if (ret < 0)
+			return ret;
+		thin[i] = (uint8_t)ret;
+		left += !ret && shape_allocates(function->shape);
+	}
+	/* Functions that only call each other: it was not understood what they do. */
+	if (!left)
+		return 0;
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		struct allocator_function *function = &allocator->functions[i];
+
+		if (!thin[i]) {
+			allocator->functions[kept++] = *function;
+			continue;
+		}
+		if (vec_push(&allocator->left_out, (struct allocator_left_out){
+							   .name = function->name,
+							   .reason = is_thin_reason,
+						   }))
+			free(function->name);
+	}
+	allocator->function_count = kept;
+	return 0;
+}
+
+/* --- handing over, nested --- */
+
+/* Takes the code at target into the search, if there is room and need for it. */
+static void add_part(struct search *search, uint64_t target, bool allocates, bool throws)
 {
 	uint64_t start = target, end = 0;
-	struct node *node;
 
-	if (level > LEVELS_MAX)
-		return;
-	code_ranges_find(graph->ranges, target, &start, &end);
-	node = node_at(graph, start);
-	if (node) {
-		if (!node->scanned && node->level > level)
-			node->level = level;
-		return;
+	code_ranges_find(search->ranges, target, &start, &end);
+	for (size_t i = 0; i < search->part_count; i++) {
+		if (search->parts[i].start == start)
+			return;
 	}
-	if (graph->node_count < NODES_MAX)
-		graph->nodes[graph->node_count++] = (struct node){
+	if (search->part_count < PARTS_MAX)
+		search->parts[search->part_count++] = (struct part){
 			.start = start,
 			.end = end,
-			.level = level,
 			.allocates = allocates,
+			.throws = throws,
 		};
 }
 
 /* One call or jump is not to be hit twice: see nesting_find(). */
-static void protect_sites(struct graph *graph, uint64_t target)
+static void protect_sites(struct search *search, uint64_t target)
 {
-	for (size_t i = 0; i < graph->allocator->function_count; i++) {
-		struct allocator_function *function = &graph->allocator->functions[i];
+	for (size_t i = 0; i < search->allocator->function_count; i++) {
+		struct allocator_function *function = &search->allocator->functions[i];
 
 		if (target > function->vaddr && target <= function->site) {
 			function->site_offset -= function->site - function->vaddr;
 			function->site = function->vaddr;
 			/* An emulated entry would have been the site from the start. */
 			function->emulated = false;
+			for (size_t j = 0; j < shape_operands(function->shape); j++)
+				function->registers[j] =
+					probe_argument_register(function->arguments[j]);
 		}
 	}
 }
 
-/* A call or jump of node `from`, found at an instruction that ends at next. */
-static int add_edge(struct graph *graph, size_t from, const struct x86_insn *insn, uint64_t next)
+static int add_handover(struct search *search, const struct part *part, uint64_t vaddr,
+			const struct x86_insn *insn)
 {
-	const struct node node = graph->nodes[from];
-	bool is_call = insn->flow == X86_FLOW_CALL;
-	const struct allocator_function *function;
-	uint64_t target;
+	struct allocator_handover handover = {
+		.vaddr = vaddr,
+		.throws = part->throws,
+		.condition = insn->flow == X86_FLOW_BRANCH ? insn->condition : HANDOVER_ALWAYS,
+	};
 
-	if (insn->has_target) {
-		protect_sites(graph, insn->target);
-		/* A jump to the entry is a call of the function by itself; any other stays in it.
-		 */
-		if (!is_call && insn->target > node.start && insn->target < node.end)
-			return 0;
-		target = plt_resolve(graph->image, graph->plt, insn->target);
-	} else if (insn->has_slot) {
-		target = plt_slot_target(graph->plt, insn->slot);
-	} else {
+	if (search->allocator->handovers.count >= HANDOVERS_MAX ||
+	    !image_vaddr_to_offset(search->image, vaddr, &handover.offset))
 		return 0;
-	}
-	if (!target || graph->edges.count >= EDGES_MAX)
-		return 0;
-
-	function = function_at(graph, target);
-	if (function && function->shape == SHAPE_FREE)
-		return 0;
-	if (!function)
-		add_node(graph, target, node.level + is_call, node.allocates);
-	return vec_push(&graph->edges, (struct edge){from, target, is_call ? next : 0});
+	return vec_push(&search->allocator->handovers, handover);
 }
 
-static int scan_node(struct graph *graph, size_t index)
+static int add_return(struct search *search, const struct part *part, uint64_t vaddr)
 {
-	struct node *node = &graph->nodes[index];
+	const struct allocator_return nested = {.vaddr = vaddr, .throws = part->throws};
+
+	return search->returns.count < RETURNS_MAX ? vec_push(&search->returns, nested) : 0;
+}
+
+/* A call or jump of a part, at vaddr. */
+static int add_transfer(struct search *search, const struct part *part, const struct x86_insn *insn,
+			uint64_t vaddr)
+{
+	struct callee callee;
+	int ret;
+
+	if (insn->flow == X86_FLOW_CALL)
+		return part->allocates ? add_return(search, part, vaddr + insn->length) : 0;
+	/* A jump to the entry is a call of the function by itself; any other stays in it. */
+	if (insn->has_target && insn->target > part->start && insn->target < part->end)
+		return 0;
+	callee = resolve(search, insn);
+	if (callee.kind == CALLEE_ALLOCATES)
+		return part->allocates ? add_handover(search, part, vaddr, insn) : 0;
+	if (callee.kind != CALLEE_OTHER || !callee.vaddr)
+		return 0;
+	if (!part->allocates) {
+		add_part(search, callee.vaddr, false, false);
+		return 0;
+	}
+	/* A function that others call too, and that goes on to an allocating one by a call. */
+	ret = is_thin(search, callee.vaddr, CALLEE_ALLOCATES, 0);
+	if (ret > 0)
+		return add_handover(search, part, vaddr, insn);
+	if (!ret)
+		add_part(search, callee.vaddr, true, part->throws);
+	return ret;
+}
+
+static int scan_part(struct search *search, size_t index)
+{
+	struct part *part = &search->parts[index];
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
 	struct x86_insn insn;
-	bool is_guess = !node->end;
 	size_t size;
-	int err;
+	int err = read_part(search, part, &code, &size);
 
-	node->scanned = true;
-	size = readable_size(graph->image, node->start,
-			     is_guess ? code_ranges_next(graph->ranges, node->start) : node->end);
-	if (!size)
-		return 0;
-	code = malloc(size);
-	if (!code)
-		return -ENOMEM;
-	err = image_read(graph->image, node->start, code, size);
-	if (err)
-		return err;
-	if (is_guess)
-		size = guess_size(code, size, node->start);
-	node->end = node->start + size;
-
-	for (size_t at = 0; at < size; at += insn.length) {
-		uint64_t vaddr = node->start + at;
+	for (size_t at = 0; !err && code && at < size; at += insn.length) {
+		uint64_t vaddr = part->start + at;
 
 		if (!x86_insn_decode(code + at, size - at, vaddr, &insn))
 			break;
 		if (insn.flow != X86_FLOW_CALL && insn.flow != X86_FLOW_JUMP &&
 		    insn.flow != X86_FLOW_BRANCH)
 			continue;
-		err = add_edge(graph, index, &insn, vaddr + insn.length);
+		if (insn.has_target)
+			protect_sites(search, insn.target);
+		err = add_transfer(search, part, &insn, vaddr);
+	}
+	return err;
+}
+
+/* Adds the functions of one sort to the search, and scans what there is to scan then. */
+static int scan_functions(struct search *search, bool allocating, bool throwing)
+{
+	for (size_t i = 0; i < search->allocator->function_count; i++) {
+		const struct allocator_function *function = &search->allocator->functions[i];
+
+		if (shape_allocates(function->shape) == allocating && function->throws == throwing)
+			add_part(search, function->vaddr, allocating, throwing);
+	}
+	/* Parts are added while this goes on. */
+	while (search->scanned < search->part_count) {
+		int err = scan_part(search, search->scanned++);
+
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-static int scan_level(struct graph *graph, unsigned int level)
+static int scan(struct search *search)
 {
-	/* The array does not move; nodes of this level may be appended by jumps while it is
-	 * scanned. */
-	for (size_t i = 0; i < graph->node_count; i++) {
-		int err;
+	int err = scan_functions(search, true, false);
 
-		if (graph->nodes[i].scanned || graph->nodes[i].level != level)
-			continue;
-		err = scan_node(graph, i);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-static void add_functions(struct graph *graph, bool allocating, unsigned int level)
-{
-	for (size_t i = 0; i < graph->allocator->function_count; i++) {
-		const struct allocator_function *function = &graph->allocator->functions[i];
-
-		if ((function->shape != SHAPE_FREE) == allocating)
-			add_node(graph, function->vaddr, level, allocating);
-	}
-}
-
-static int build_graph(struct graph *graph)
-{
-	int err;
-
-	add_functions(graph, true, 0);
-	for (unsigned int level = 0; level <= LEVELS_MAX; level++) {
-		err = scan_level(graph, level);
-		if (err)
-			return err;
-	}
-	/* What frees is scanned for jumps back into its beginning only, so at the last level. */
-	add_functions(graph, false, LEVELS_MAX);
-	return scan_level(graph, LEVELS_MAX);
-}
-
-/* Does a call of target, or a jump to it, reach an allocating function with no call in between? */
-static bool reaches_allocator(struct graph *graph, uint64_t target, bool is_call)
-{
-	uint64_t start = target, end;
-	struct node *node;
-
-	if (allocates_at(graph, target))
-		return true;
-	/* A jump may lead into the middle of a cold part. */
-	if (!is_call)
-		code_ranges_find(graph->ranges, target, &start, &end);
-	node = node_at(graph, start);
-	return node && node->tail_allocates;
-}
-
-static void find_tails(struct graph *graph)
-{
-	bool changed;
-
-	do {
-		changed = false;
-		vec_for_each(edge, &graph->edges) {
-			struct node *from = &graph->nodes[edge->from];
-
-			if (!edge->return_address && !from->tail_allocates &&
-			    reaches_allocator(graph, edge->target, false)) {
-				from->tail_allocates = true;
-				changed = true;
-			}
-		}
-	} while (changed);
+	/* What is reached from others too, does not belong to these only: so they come second. */
+	if (!err)
+		err = scan_functions(search, true, true);
+	/* What frees is scanned for jumps back into its beginning only. */
+	return err ? err : scan_functions(search, false, false);
 }
 
 static int compare_addresses(const void *a, const void *b)
@@ -310,56 +462,60 @@ static int compare_addresses(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int collect_returns(struct graph *graph)
+/* The results in order, each once. In both structs vaddr comes first. */
+static void tidy(struct search *search)
 {
-	struct addresses found = {0};
+	struct allocator *allocator = search->allocator;
 	size_t kept = 0;
 
-	vec_for_each(edge, &graph->edges) {
-		if (!edge->return_address || !graph->nodes[edge->from].allocates ||
-		    !reaches_allocator(graph, edge->target, true))
-			continue;
-		if (vec_push(&found, edge->return_address)) {
-			free(found.items);
-			return -ENOMEM;
-		}
+	if (search->returns.count)
+		qsort(search->returns.items, search->returns.count, sizeof(*search->returns.items),
+		      compare_addresses);
+	vec_for_each(found, &search->returns) {
+		if (!kept || found->vaddr != search->returns.items[kept - 1].vaddr)
+			search->returns.items[kept++] = *found;
 	}
-	if (found.count)
-		qsort(found.items, found.count, sizeof(*found.items), compare_addresses);
-	for (size_t i = 0; i < found.count; i++) {
-		if (!kept || found.items[i] != found.items[kept - 1])
-			found.items[kept++] = found.items[i];
+	allocator->nested_returns = TAKE(search->returns.items);
+	allocator->nested_return_count = kept;
+
+	if (allocator->handovers.count)
+		qsort(allocator->handovers.items, allocator->handovers.count,
+		      sizeof(*allocator->handovers.items), compare_addresses);
+	kept = 0;
+	vec_for_each(handover, &allocator->handovers) {
+		if (!kept || handover->vaddr != allocator->handovers.items[kept - 1].vaddr)
+			allocator->handovers.items[kept++] = *handover;
 	}
-	graph->allocator->nested_returns = found.items;
-	graph->allocator->nested_return_count = kept;
-	return 0;
+	allocator->handovers.count = kept;
+}
+
+static void search_free(struct search **search)
+{
+	if (*search) {
+		free((*search)->known);
+		free((*search)->returns.items);
+	}
+	free(*search);
 }
 
 int nesting_find(const struct image *image, const struct code_ranges *ranges, const struct plt *plt,
 		 struct allocator *allocator)
 {
-	CLEANUP(cleanup_free) struct graph *graph = calloc(1, sizeof(*graph));
+	CLEANUP(search_free) struct search *search = calloc(1, sizeof(*search));
 	int err;
 
-	if (!graph)
+	if (!search)
 		return -ENOMEM;
-	graph->image = image;
-	graph->ranges = ranges;
-	graph->plt = plt;
-	graph->allocator = allocator;
-	err = build_graph(graph);
-	if (!err) {
-		find_tails(graph);
-		err = collect_returns(graph);
-	}
-	if (!err) {
-		for (size_t i = 0; i < allocator->function_count; i++) {
-			struct node *node = node_at(graph, allocator->functions[i].vaddr);
-
-			allocator->functions[i].tail_calls_allocator =
-				node && node->allocates && node->tail_allocates;
-		}
-	}
-	free(graph->edges.items);
+	search->image = image;
+	search->ranges = ranges;
+	search->plt = plt;
+	search->allocator = allocator;
+	err = remember_functions(search);
+	if (!err)
+		err = leave_out_thin(search);
+	if (!err)
+		err = scan(search);
+	if (!err)
+		tidy(search);
 	return err;
 }

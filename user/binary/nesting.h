@@ -11,13 +11,15 @@
 #include "binary/plt.h"
 
 /*
- * Fills in nested_returns and tail_calls_allocator of an allocator whose functions are complete.
- * Also takes a probe site back to the entry where code outside of the function, its cold part for
- * one, jumps into the way from the entry to the site. x86-64 only.
+ * For an allocator whose functions are complete:
+ * - leaves out those that are thin: whatever way is taken through them, another function that is
+ *   probed does the work (operator delete that jumps to free). The user's own are never left out;
+ * - fills in handovers and nested_returns;
+ * - takes a probe site back to the entry where code outside of the function, its cold part for one,
+ *   jumps into the way from the entry to the site.
  *
- * Seen: direct calls and jumps, and those through plt, from the probed functions and up to two
- * levels of other functions below them. Not seen: calls through pointers. 0, -ENOMEM, or -errno of
- * reading.
+ * Seen are direct calls and jumps, and those through plt. What a probed function jumps to is part of
+ * it, and looked at too. x86-64 only. 0, -ENOMEM, or -errno of reading.
  */
 int nesting_find(const struct image *image, const struct code_ranges *ranges, const struct plt *plt,
 		 struct allocator *allocator);

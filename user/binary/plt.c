@@ -8,6 +8,27 @@
 
 #define SECTION_MAX ((size_t)256 << 20)
 
+/* A function of another image, if by its name it allocates or frees. */
+static const struct family_function *find_external(const char *name)
+{
+	const struct family_function *found = NULL;
+
+	for (size_t i = 0; i < FAMILY_COUNT && !found; i++)
+		found = family_find(&families[i], families[i].prefix, name);
+	return found && !found->unprobed ? found : NULL;
+}
+
+static int add_slot(uint64_t slot, const Elf64_Sym *symbol, const char *name, struct plt *plt)
+{
+	struct plt_slot item = {.slot = slot};
+
+	if (symbol->st_shndx == SHN_UNDEF)
+		item.external = find_external(name);
+	else if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC)
+		item.target = symbol->st_value;
+	return item.target || item.external ? vec_push(plt, item) : 0;
+}
+
 static int add_relocations(const struct image *image, const char *section,
 			   const struct symtab *dynamic, struct plt *plt)
 {
@@ -30,10 +51,9 @@ static int add_relocations(const struct image *image, const char *section,
 		if (ELF64_R_TYPE(rela.r_info) != R_X86_64_JUMP_SLOT &&
 		    ELF64_R_TYPE(rela.r_info) != R_X86_64_GLOB_DAT)
 			continue;
-		if (!symtab_get(dynamic, ELF64_R_SYM(rela.r_info), &symbol, &name) ||
-		    symbol.st_shndx == SHN_UNDEF || ELF64_ST_TYPE(symbol.st_info) != STT_FUNC)
+		if (!symtab_get(dynamic, ELF64_R_SYM(rela.r_info), &symbol, &name))
 			continue;
-		err = vec_push(plt, (struct plt_slot){rela.r_offset, symbol.st_value});
+		err = add_slot(rela.r_offset, &symbol, name, plt);
 		if (err)
 			return err;
 	}
@@ -70,17 +90,16 @@ void plt_deinit(struct plt *plt)
 	*plt = (struct plt){0};
 }
 
-uint64_t plt_slot_target(const struct plt *plt, uint64_t slot)
+const struct plt_slot *plt_find(const struct plt *plt, uint64_t slot)
 {
-	const struct plt_slot key = {.slot = slot}, *found;
+	const struct plt_slot key = {.slot = slot};
 
 	if (!plt->count)
-		return 0;
-	found = bsearch(&key, plt->items, plt->count, sizeof(key), compare_slots);
-	return found ? found->target : 0;
+		return NULL;
+	return bsearch(&key, plt->items, plt->count, sizeof(key), compare_slots);
 }
 
-uint64_t plt_resolve(const struct image *image, const struct plt *plt, uint64_t vaddr)
+bool plt_is_stub(const struct image *image, uint64_t vaddr, uint64_t *slot)
 {
 	/* endbr64 (4), bnd jmp *slot(%rip) (7) */
 	uint8_t code[11];
@@ -91,13 +110,14 @@ uint64_t plt_resolve(const struct image *image, const struct plt *plt, uint64_t 
 	while (size && image_read(image, vaddr, code, size))
 		size--;
 	if (!x86_insn_decode(code, size, vaddr, &insn))
-		return vaddr;
+		return false;
 	if (insn.is_endbr) {
 		at = insn.length;
 		if (!x86_insn_decode(code + at, size - at, vaddr + at, &insn))
-			return vaddr;
+			return false;
 	}
-	if (insn.flow == X86_FLOW_JUMP && insn.has_slot)
-		return plt_slot_target(plt, insn.slot);
-	return vaddr;
+	if (insn.flow != X86_FLOW_JUMP || !insn.has_slot)
+		return false;
+	*slot = insn.slot;
+	return true;
 }

@@ -5,18 +5,23 @@
 #ifndef ALLOCTRACE_PLT_H
 #define ALLOCTRACE_PLT_H
 
+#include "binary/families.h"
 #include "binary/image.h"
 #include "binary/symtab.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct plt_slot {
 	uint64_t slot;	 /* link-time address of the GOT entry */
-	uint64_t target; /* of the function, in this image */
+	uint64_t target; /* of the function, in this image; 0: it is another image's */
+	/* Of another image, which by its name allocates or frees. */
+	const struct family_function *external; /* borrowed from the table of families */
 };
 
-/* The slots that are to hold the address of a function that this image defines. x86-64 only. */
+/* The slots that are to hold the address of a function that this image defines, or of an allocating
+ * or freeing function of another. x86-64 only. */
 struct plt {
 	struct plt_slot *items; /* owned; sorted by slot */
 	size_t count, capacity;
@@ -26,14 +31,14 @@ struct plt {
 int plt_load(const struct image *image, const struct symtab *dynamic, struct plt *out);
 void plt_deinit(struct plt *plt);
 
-/* The function that a jump through the slot reaches, 0 where it is not one of this image's. */
-uint64_t plt_slot_target(const struct plt *plt, uint64_t slot);
+/* The entry of a slot, NULL where it holds none of these functions. Borrowed from plt. */
+const struct plt_slot *plt_find(const struct plt *plt, uint64_t slot);
 
 /*
- * Where a call of vaddr ends up: at vaddr, or, if a PLT stub is there, where plt_slot_target()
- * says. The same without interposition and with it, as far as this image's own functions are
+ * Is there a PLT stub at vaddr? Then *slot is the GOT entry it jumps through. Where such a call ends
+ * up is the same without interposition and with it, as far as this image's own functions are
  * concerned.
  */
-uint64_t plt_resolve(const struct image *image, const struct plt *plt, uint64_t vaddr);
+bool plt_is_stub(const struct image *image, uint64_t vaddr, uint64_t *slot);
 
 #endif

@@ -129,18 +129,25 @@ static void follow_line(const uint8_t *code, size_t size, uint64_t vaddr,
 	}
 }
 
+static const uint8_t argument_registers[PROBE_REGISTER_ARGUMENTS] = {
+	PROBE_X86_RDI, PROBE_X86_RSI, PROBE_X86_RDX, PROBE_X86_RCX, PROBE_X86_R8, PROBE_X86_R9,
+};
+
+uint8_t probe_argument_register(uint8_t argument)
+{
+	return argument_registers[argument];
+}
+
 int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
 		      const struct probe_wish *wish, struct probe_site *out)
 {
-	static const uint8_t argument_registers[] = {PROBE_X86_RDI, PROBE_X86_RSI, PROBE_X86_RDX,
-						     PROBE_X86_RCX, PROBE_X86_R8,  PROBE_X86_R9};
 	struct probe_site site = {0};
 	struct x86_insn insn;
 
 	if (wish->argument_count > PROBE_ARGUMENTS_MAX)
 		return -EINVAL;
 	for (size_t i = 0; i < wish->argument_count; i++) {
-		if (wish->arguments[i] >= sizeof(argument_registers))
+		if (wish->arguments[i] >= PROBE_REGISTER_ARGUMENTS)
 			return -EINVAL;
 		site.registers[i] = argument_registers[wish->arguments[i]];
 	}

@@ -37,6 +37,10 @@ enum probe_register_x86 {
 	PROBE_X86_R15,
 };
 
+/* The register in which the ABI passes an integer argument (0 = the first), < PROBE_REGISTER_ARGUMENTS. */
+#define PROBE_REGISTER_ARGUMENTS 6
+uint8_t probe_argument_register(uint8_t argument);
+
 /* What has to be known at the site. */
 struct probe_wish {
 	/* Borrowed: which integer arguments: 0 rdi, 1 rsi, 2 rdx, 3 rcx, 4 r8, 5 r9. */

@@ -54,6 +54,8 @@ bool x86_insn_decode(const uint8_t *code, size_t size, uint64_t vaddr, struct x8
 	*out = (struct x86_insn){
 		.length = insn.length,
 		.flow = flow_of(&insn),
+		.is_return = insn.meta.category == ZYDIS_CATEGORY_RET,
+		.condition = insn.opcode & 15,
 		.is_endbr = insn.mnemonic == ZYDIS_MNEMONIC_ENDBR64,
 		.is_table_load = insn.mnemonic == ZYDIS_MNEMONIC_MOVSXD && has_sib &&
 				 insn.raw.sib.scale == 2,

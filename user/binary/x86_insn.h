@@ -25,6 +25,8 @@ struct x86_insn {
 	uint64_t target;    /*   where to */
 	bool has_slot;	    /* the operand is memory addressed by rip: */
 	uint64_t slot;	    /*   its address (a GOT entry, mostly) */
+	bool is_return;	    /* ret, of whatever form; a X86_FLOW_END */
+	uint8_t condition;  /* of a jcc: the low four bits of its opcode */
 	bool is_endbr;	    /* endbr64 */
 	bool is_table_load; /* movslq (base,index,4): how compilers read a jump table of offsets */
 	bool is_table_jump; /* jmp *(base,index,scale), notrack jmp: a switch */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -22,6 +23,8 @@
 #define PROC_TEXT_MAX 4096
 #define PF_KTHREAD    0x00200000
 #define VDSO_MAX      (1 << 20)
+/* The kernel allows a quarter of the stack's limit for it, 2 MiB by default. */
+#define ENVIRONMENT_MAX (4 << 20)
 
 static int open_proc(pid_t pid, const char *name)
 {
@@ -337,7 +340,7 @@ int process_refresh(struct process *process)
 	CLEANUP(cleanup_free) char *line = NULL;
 	size_t capacity = 0;
 	ssize_t length;
-	bool empty = true;
+	size_t areas = 0;
 	int fd = open_proc(process->pid, "maps");
 
 	if (fd < 0)
@@ -351,7 +354,7 @@ int process_refresh(struct process *process)
 		struct mapping mapping = {0};
 		int err;
 
-		empty = false;
+		areas++;
 		if (line[length - 1] == '\n')
 			line[length - 1] = '\0';
 		if (!parse_line(line, &mapping))
@@ -360,7 +363,8 @@ int process_refresh(struct process *process)
 		if (err)
 			return err;
 	}
-	return empty ? -ESRCH : 0;
+	process->areas = areas;
+	return areas ? 0 : -ESRCH;
 }
 
 void process_exec(struct process *process)
@@ -378,6 +382,50 @@ const struct mapping *process_find(const struct process *process, uint64_t addre
 	if (at < process->mappings.count && process->mappings.items[at].start <= address)
 		return &process->mappings.items[at];
 	return NULL;
+}
+
+/* A number of /proc/sys/vm, or fallback. */
+static unsigned long read_vm_setting(const char *name, unsigned long fallback)
+{
+	CLEANUP(cleanup_file) FILE *file = NULL;
+	unsigned long value;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/sys/vm/%s", name);
+	file = fopen(path, "re");
+	return file && fscanf(file, "%lu", &value) == 1 ? value : fallback;
+}
+
+/* Is a variable in the environment that the process was started with? */
+static bool has_variable(const struct process *process, const char *name)
+{
+	CLEANUP(cleanup_free) char *text = malloc(ENVIRONMENT_MAX);
+	size_t length = strlen(name);
+	ssize_t n = text ? read_proc(process->pid, "environ", text, ENVIRONMENT_MAX) : -ENOMEM;
+
+	if (n < 0)
+		return true;
+	for (const char *at = text; at < text + n; at += strlen(at) + 1) {
+		if (strncmp(at, name, length) == 0 && at[length] == '=')
+			return true;
+	}
+	return n == ENVIRONMENT_MAX - 1;
+}
+
+bool process_memory_is_limited(const struct process *process)
+{
+	static const int resources[] = {RLIMIT_AS, RLIMIT_DATA};
+
+	for (size_t i = 0; i < sizeof(resources) / sizeof(*resources); i++) {
+		struct rlimit limit;
+
+		if (prlimit(process->pid, resources[i], NULL, &limit) ||
+		    limit.rlim_cur != RLIM_INFINITY)
+			return true;
+	}
+	return read_vm_setting("overcommit_memory", 2) == 2 ||
+	       process->areas > read_vm_setting("max_map_count", 0) / 2 ||
+	       has_variable(process, "TCMALLOC_HEAP_LIMIT_MB");
 }
 
 uint64_t process_rss(const struct process *process)

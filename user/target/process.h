@@ -40,6 +40,7 @@ struct process {
 		size_t count, capacity;
 	} images;
 	size_t dropped; /* mappings over the limit */
+	size_t areas;	/* mappings of all kinds, when they were last read */
 };
 
 /*
@@ -67,6 +68,13 @@ void process_exec(struct process *process);
 
 /* The mapping that holds address, or NULL. */
 const struct mapping *process_find(const struct process *process, uint64_t address);
+
+/*
+ * Can the process be refused memory that the machine has? By limits of its own (setrlimit), by the
+ * kernel's accounting (vm.overcommit_memory 2), for too many mappings, or by a limit that tcmalloc
+ * was given. Also true where that cannot be read.
+ */
+bool process_memory_is_limited(const struct process *process);
 
 /* Resident memory in bytes, 0 where the process has ended. */
 uint64_t process_rss(const struct process *process);

@@ -82,6 +82,26 @@ bool attach_kind_exists(enum tracer_kind kind)
 	return err == -EBADF;
 }
 
+bool attach_can_guard(void)
+{
+	/* bpf_probe_write_user(0, stack, 1); never run */
+	const struct bpf_insn program[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_3, .imm = 1},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = BPF_REG_2, .src_reg = BPF_REG_10},
+		{.code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = BPF_REG_2, .imm = -8},
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = BPF_REG_10, .off = -8},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_1},
+		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_probe_write_user},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	CLEANUP(cleanup_fd)
+	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_write", "GPL", program,
+			       sizeof(program) / sizeof(*program), NULL);
+
+	return fd >= 0;
+}
+
 static volatile unsigned int self_test_calls;
 
 /* The function that attach_sees_threads() probes. */
@@ -137,7 +157,7 @@ int attach_sees_threads(struct tracer *tracer)
 
 /* --- programs --- */
 
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard)
 {
 	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
 	const struct {
@@ -149,6 +169,7 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind)
 		{bpf->progs.allocate_entry, kind != TRACER_SESSION, type},
 		{bpf->progs.allocate_return, kind != TRACER_SESSION, type},
 		{bpf->progs.free_entry, true, type},
+		{bpf->progs.unwind_entry, can_guard, type},
 		{bpf->progs.count_hit, kind == TRACER_MULTI, type},
 	};
 
@@ -219,17 +240,24 @@ static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
 static int attach_program(struct tracer *tracer, const struct bpf_program *program,
 			  const struct sites *sites, bool at_return)
 {
+	if (!sites->count)
+		return 0;
 	return tracer->kind == TRACER_PERF ? attach_perf(tracer, program, sites, at_return)
 					   : attach_multi(tracer, program, sites, at_return);
 }
 
-/* All functions that allocate, and those that free. */
-static int attach_sites(struct tracer *tracer, const struct sites *allocate,
+/*
+ * allocate: all functions that allocate, and behind them the jumps by which they hand over, of which
+ * no return is wanted. release: all that free.
+ */
+static int attach_sites(struct tracer *tracer, const struct sites *allocate, uint32_t functions,
 			const struct sites *release)
 {
 	const struct alloctrace_bpf *bpf = tracer->bpf;
+	struct sites returning = *allocate;
 	int err;
 
+	returning.count = functions;
 	/*
 	 * Frees first, so that no allocation is recorded whose free would pass unseen (before a
 	 * recording begins, the flag that holds all back serves that too). Returns before entries:
@@ -240,33 +268,98 @@ static int attach_sites(struct tracer *tracer, const struct sites *allocate,
 	if (!err && tracer->kind == TRACER_SESSION)
 		return attach_program(tracer, bpf->progs.allocate_session, allocate, false);
 	if (!err)
-		err = attach_program(tracer, bpf->progs.allocate_return, allocate, true);
+		err = attach_program(tracer, bpf->progs.allocate_return, &returning, true);
 	return err ? err : attach_program(tracer, bpf->progs.allocate_entry, allocate, false);
 }
 
-/* Return addresses that mark a call as part of another, as seen from every probe site. */
-static int add_nested(struct tracer *tracer, uint32_t slot, const struct allocator *allocator)
+static bool is_probed(bool throws, enum tracer_throwing throwing)
 {
-	const uint8_t present = 1;
+	return !throws || throwing != THROWING_LEFT_OUT;
+}
 
-	for (size_t i = 0; i < allocator->function_count; i++) {
+/* Tells the kernel side the return addresses of an allocator, `from` added to each. */
+static int mark_nested(const struct tracer *tracer, const struct allocator *allocator,
+		       enum tracer_throwing throwing, struct nested_key key)
+{
+	CLEANUP(cleanup_free) struct nested_key *keys = NULL;
+	CLEANUP(cleanup_free) uint8_t *values = calloc(allocator->nested_return_count + 1, 1);
+	uint64_t from = key.address;
+	uint32_t count = 0;
+
+	keys = calloc(allocator->nested_return_count + 1, sizeof(*keys));
+	if (!keys || !values)
+		return -ENOMEM;
+	for (size_t i = 0; i < allocator->nested_return_count; i++) {
+		const struct allocator_return *nested = &allocator->nested_returns[i];
+
+		key.address = from + nested->vaddr;
+		if (is_probed(nested->throws, throwing))
+			keys[count++] = key;
+	}
+	return count ? bpf_map_update_batch(bpf_map__fd(tracer->bpf->maps.nested), keys, values,
+					    &count, NULL)
+		     : 0;
+}
+
+/* As they are seen from every probe site. */
+static int mark_relative(const struct tracer *tracer, uint32_t slot,
+			 const struct allocator *allocator, enum tracer_throwing throwing)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < allocator->function_count && !err; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
-		for (size_t j = 0;
-		     function->shape != SHAPE_FREE && j < allocator->nested_return_count; j++) {
-			struct nested_key key = {
-				.from_site =
-					(int64_t)(allocator->nested_returns[j] - function->site),
-				.target = slot,
-			};
-			int err = bpf_map__update_elem(tracer->bpf->maps.nested, &key, sizeof(key),
-						       &present, sizeof(present), BPF_ANY);
-
-			if (err)
-				return err;
-		}
+		if (shape_allocates(function->shape))
+			err = mark_nested(tracer, allocator, throwing,
+					  (struct nested_key){
+						  .address = -function->site,
+						  .target = slot,
+						  .epoch = NESTED_RELATIVE,
+					  });
 	}
-	return 0;
+	return err;
+}
+
+int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *process,
+		const struct image *image, const struct allocator *allocator,
+		enum tracer_throwing throwing)
+{
+	uint64_t vaddr, last_bias = 1;
+	int err = 0;
+
+	vec_for_each(mapping, &process->mappings) {
+		if (err || mapping->image != image ||
+		    !image_offset_to_vaddr(image, mapping->offset, &vaddr) ||
+		    mapping->start - vaddr == last_bias)
+			continue;
+		last_bias = mapping->start - vaddr;
+		err = mark_nested(tracer, allocator, throwing,
+				  (struct nested_key){
+					  .address = last_bias,
+					  .target = slot,
+					  .epoch = tracer_target(tracer, slot)->epoch,
+				  });
+	}
+	return err;
+}
+
+void tracer_unnest(struct tracer *tracer, uint32_t slot)
+{
+	int fd = bpf_map__fd(tracer->bpf->maps.nested);
+	uint32_t epoch = tracer_target(tracer, slot)->epoch;
+	struct nested_key keys[2], *previous = NULL;
+
+	/* The key before the one that is deleted stays, so that the walk goes on from there. */
+	while (!bpf_map_get_next_key(fd, previous, &keys[0])) {
+		if (keys[0].target == slot && keys[0].epoch != epoch &&
+		    keys[0].epoch != NESTED_RELATIVE) {
+			bpf_map_delete_elem(fd, &keys[0]);
+			continue;
+		}
+		keys[1] = keys[0];
+		previous = &keys[1];
+	}
 }
 
 static void close_links(struct tracer *tracer, size_t keep)
@@ -285,8 +378,8 @@ static int sites_init(struct sites *sites, const struct image *image, pid_t tgid
 	*sites = (struct sites){.tgid = tgid};
 	/* The descriptor, not a path: it is the file that was looked at. */
 	snprintf(sites->path, sizeof(sites->path), "/proc/self/fd/%d", image->fd);
-	sites->offsets = calloc(capacity, sizeof(*sites->offsets));
-	sites->cookies = calloc(capacity, sizeof(*sites->cookies));
+	sites->offsets = calloc(capacity + 1, sizeof(*sites->offsets));
+	sites->cookies = calloc(capacity + 1, sizeof(*sites->cookies));
 	return sites->offsets && sites->cookies ? 0 : -ENOMEM;
 }
 
@@ -296,29 +389,87 @@ static void sites_deinit(struct sites *sites)
 	free(sites->cookies);
 }
 
-int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
-		  const struct allocator *allocator)
+static void sites_add(struct sites *sites, uint64_t offset, uint64_t cookie)
+{
+	sites->offsets[sites->count] = offset;
+	sites->cookies[sites->count++] = cookie;
+}
+
+/* The cookie of a function, see include/alloctrace.h. */
+static uint64_t function_cookie(uint32_t slot, const struct allocator_function *function,
+				enum tracer_throwing throwing)
+{
+	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT;
+
+	for (size_t i = 0; i < shape_operands(function->shape); i++) {
+		uint64_t moved = function->registers[i] + 1U;
+
+		if (function->registers[i] != probe_argument_register((uint8_t)i))
+			cookie |= moved << (COOKIE_OPERANDS_SHIFT + i * COOKIE_OPERAND_BITS);
+	}
+	if (function->throws && throwing == THROWING_IF_SAFE)
+		cookie |= COOKIE_UNGUARDED;
+	return cookie;
+}
+
+static uint64_t handover_cookie(uint32_t slot, const struct allocator_handover *handover)
+{
+	return slot | (uint64_t)SHAPE_HANDOVER << COOKIE_SHAPE_SHIFT |
+	       (uint64_t)handover->condition << COOKIE_OPERANDS_SHIFT;
+}
+
+int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
+		  const struct image *image, const struct allocator *allocator,
+		  enum tracer_throwing throwing)
 {
 	CLEANUP(sites_deinit) struct sites allocate = {0};
 	CLEANUP(sites_deinit) struct sites release = {0};
 	size_t before = tracer->links.count;
-	int err = add_nested(tracer, slot, allocator);
+	uint32_t functions;
+	int err = mark_relative(tracer, slot, allocator, throwing);
 
 	if (!err)
-		err = sites_init(&allocate, image, tgid, allocator->function_count);
+		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
 	if (!err)
-		err = sites_init(&release, image, tgid, allocator->function_count);
-	for (size_t i = 0; i < allocator->function_count && !err; i++) {
+		err = sites_init(&allocate, image, process->pid,
+				 allocator->function_count + allocator->handovers.count);
+	if (!err)
+		err = sites_init(&release, image, process->pid, allocator->function_count);
+	if (err)
+		return err;
+	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
-		struct sites *sites = function->shape == SHAPE_FREE ? &release : &allocate;
 
-		sites->offsets[sites->count] = function->site_offset;
-		sites->cookies[sites->count++] =
-			slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
-			(function->tail_calls_allocator ? COOKIE_TAIL_CALLS : 0);
+		if (is_probed(function->throws, throwing))
+			sites_add(shape_allocates(function->shape) ? &allocate : &release,
+				  function->site_offset, function_cookie(slot, function, throwing));
 	}
+	functions = allocate.count;
+	vec_for_each(handover, &allocator->handovers) {
+		if (is_probed(handover->throws, throwing))
+			sites_add(&allocate, handover->offset, handover_cookie(slot, handover));
+	}
+	err = attach_sites(tracer, &allocate, functions, &release);
+	if (err)
+		close_links(tracer, before);
+	return err;
+}
+
+int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *process,
+		 const struct image *image, const struct allocator *unwinder)
+{
+	CLEANUP(sites_deinit) struct sites sites = {0};
+	size_t before = tracer->links.count;
+	int err;
+
+	if (!tracer->can_guard)
+		return -EOPNOTSUPP;
+	err = sites_init(&sites, image, process->pid, unwinder->function_count);
+	for (size_t i = 0; i < unwinder->function_count && !err; i++)
+		sites_add(&sites, unwinder->functions[i].site_offset,
+			  function_cookie(slot, &unwinder->functions[i], THROWING_GUARDED));
 	if (!err)
-		err = attach_sites(tracer, &allocate, &release);
+		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (err)
 		close_links(tracer, before);
 	return err;

@@ -25,6 +25,7 @@ struct tracer {
 	struct alloctrace_bpf *bpf; /* owned */
 	struct tracer_options options;
 	enum tracer_kind kind;
+	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
 	struct ring_buffer *requests; /* owned */
 	struct tables tables;
 	/* Arrays of the kernel, mapped. `targets` is written here and by the kernel's programs. */
@@ -43,8 +44,11 @@ static inline struct target *tracer_target(const struct tracer *tracer, uint32_t
 /* Does the kernel know links of this kind? By trying; needs no program of ours. */
 bool attach_kind_exists(enum tracer_kind kind);
 
+/* May a program write to a process's memory? By trying to load one. */
+bool attach_can_guard(void);
+
 /* Programs that a kind uses are loaded with the attach type that its links ask for. */
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind);
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard);
 
 /*
  * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 /* A site allocates in some sizes: so many counts are kept for each stack that may be. */
@@ -65,6 +66,17 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 	return err;
 }
 
+/*
+ * Without limits of its own (process_memory_is_limited()) a process is refused memory only if it
+ * asks for more than there is (mm/util.c, __vm_enough_memory): half of that is on the safe side.
+ */
+static uint64_t safe_size(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit / 2;
+}
+
 /* Opens and sizes everything for tracer->kind, and loads it. */
 static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 {
@@ -74,8 +86,9 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 	if (!bpf)
 		return -errno;
 	tracer->bpf = bpf;
+	bpf->rodata->safe_size = safe_size();
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
-	attach_prepare(bpf, tracer->kind);
+	attach_prepare(bpf, tracer->kind, tracer->can_guard);
 	err = size_maps(tracer, sizes);
 	return err ? err : alloctrace_bpf__load(bpf);
 }
@@ -224,6 +237,7 @@ int tracer_load(struct tracer *tracer)
 		return -ENODATA;
 	libbpf_verbose = tracer->options.verbose;
 	libbpf_set_print(print_libbpf);
+	tracer->can_guard = attach_can_guard();
 	err = load_best(tracer, &sizes);
 	if (!err)
 		err = start_countdowns(tracer);

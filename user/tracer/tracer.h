@@ -91,10 +91,47 @@ struct tracer_tables {
 };
 void tracer_tables(const struct tracer *tracer, struct tracer_tables *out);
 
-/* 0; -ESRCH (the process has ended); or -errno of the kernel. Nothing stays attached after a
- * failure. */
-int tracer_attach(struct tracer *tracer, uint32_t slot, pid_t tgid, const struct image *image,
-		  const struct allocator *allocator);
+/*
+ * What is done about functions through which an exception may pass. A return probe replaces a
+ * return address, and a C++ exception that meets that ends the process.
+ */
+enum tracer_throwing {
+	THROWING_LEFT_OUT, /* they are not probed */
+	/*
+	 * The process gets whatever memory it asks for, up to a size (process_memory_is_limited()):
+	 * the returns of calls below that are probed. By sessions only: the other kinds probe the
+	 * return of every call.
+	 */
+	THROWING_IF_SAFE,
+	THROWING_GUARDED, /* a guard is in place: tracer_guard() */
+};
+
+/*
+ * Puts probes into an image of a target. 0; -ESRCH (the process has ended); or -errno of the kernel.
+ * Nothing stays attached after a failure.
+ */
+int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
+		  const struct image *image, const struct allocator *allocator,
+		  enum tracer_throwing throwing);
+
+/*
+ * The guard sits where the runtime begins to unwind (allocator_find_unwinder()), and puts the return
+ * addresses back first. Results as above; -EOPNOTSUPP where the kernel does not let BPF write to a
+ * process (lockdown).
+ */
+int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *process,
+		 const struct image *image, const struct allocator *unwinder);
+
+/*
+ * The process has mapped the image of an attached allocator somewhere else (after an exec, say):
+ * tells the kernel side where its code is now, by which calls within calls are known. 0 or -errno.
+ */
+int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *process,
+		const struct image *image, const struct allocator *allocator,
+		enum tracer_throwing throwing);
+
+/* Forgets what tracer_nest() said of the programs that the target executed before. */
+void tracer_unnest(struct tracer *tracer, uint32_t slot);
 
 /* Recording of a slot on or off. 0 or -errno. */
 int tracer_enable(struct tracer *tracer, uint32_t slot, bool enabled);

@@ -21,6 +21,10 @@ struct task_struct;
 
 struct uprobe_task;
 
+struct uprobes_state;
+
+struct xol_area;
+
 typedef long long unsigned int __u64;
 
 typedef __u64 u64;
@@ -155,8 +159,17 @@ struct task_struct {
 	struct uprobe_task *utask;
 };
 
+struct uprobes_state {
+	struct xol_area *xol_area;
+};
+
 struct mm_struct {
 		long unsigned int start_stack;
+		struct uprobes_state uprobes_state;
+};
+
+struct xol_area {
+	long unsigned int vaddr;
 };
 
 struct uprobe_task {
