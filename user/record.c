@@ -62,6 +62,10 @@ static int say_tracer_error(int err, enum tracer_kind wanted)
 			log_error("this kernel has no '%s' probes that see every thread",
 				  tracer_kind_names[wanted]);
 		return EXIT_KERNEL;
+	case TRACER_KILLS_FILTERED:
+		log_error("return probes of this kernel kill processes under seccomp (corrected in "
+			  "Linux 6.12.14 and 6.13.3)");
+		return EXIT_KERNEL;
 	case -ENODATA:
 		log_error("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)");
 		return EXIT_KERNEL;

@@ -79,6 +79,28 @@ class Hazards(Case):
                 self.assertLessEqual(interrupted[2], 1, interrupted)
                 self.assert_ends_well(target)
 
+    def check_filtered(self, mode, when, *options):
+        target = self.target("seccomp", mode, when)
+        profile, books, _ = self.record(target, "-s", "1", *options)
+        self.assert_books(profile, books)
+        self.assert_books_balance(profile)
+        self.assertEqual(sum(profile.losses().values()), 0, profile.losses())
+        # It was filtered: what it is not allowed to do is refused still.
+        target.say()
+        ends = {"strict": -signal.SIGKILL, "kill": -signal.SIGSYS, "errno": 0}
+        self.assertEqual(target.wait(), ends[mode], target.describe())
+
+    def test_process_under_seccomp_lives(self):
+        for mode in ("strict", "kill", "errno"):
+            for when in ("before", "after"):
+                with self.subTest(mode=mode, when=when):
+                    self.check_filtered(mode, when)
+
+    def test_process_under_seccomp_lives_with_each_kind_of_probe(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                self.check_filtered("kill", "after", "--attach", kind)
+
     def assert_only_the_last_program(self, profile):
         """The blocks of the program before are gone with it, and its addresses mean nothing any more."""
         self.assertEqual(profile.losses()[EXECUTED], 100)

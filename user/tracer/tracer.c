@@ -2,6 +2,7 @@
 
 #include "alloctrace.skel.h"
 #include "profile/gaps.h"
+#include "tracer/seccomp_trial.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -239,6 +240,10 @@ int tracer_load(struct tracer *tracer)
 	libbpf_set_print(print_libbpf);
 	tracer->can_guard = attach_can_guard();
 	err = load_best(tracer, &sizes);
+	if (!err)
+		err = seccomp_trial();
+	if (err > 0)
+		err = TRACER_KILLS_FILTERED;
 	if (!err)
 		err = start_countdowns(tracer);
 	if (!err)

@@ -17,6 +17,7 @@
 #include "profile/profile.h"
 #include "target/process.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -43,6 +44,9 @@ struct tracer_options {
 	bool verbose;	       /* libbpf's own messages on stderr */
 };
 
+/* The kernel's return probes kill processes whose system calls are filtered by seccomp. */
+#define TRACER_KILLS_FILTERED (-ENOTRECOVERABLE)
+
 struct tracer;
 
 /* Nothing of the kernel is touched yet. 0 or -ENOMEM. */
@@ -57,7 +61,7 @@ int tracer_add_image(struct tracer *tracer, const struct image *image);
 
 /*
  * 0; -EPERM, -EACCES (not permitted); -EOPNOTSUPP (the kernel has no such way of attaching; or no
- * BPF, no uprobes at all); -ENOMEM; or libbpf's -errno.
+ * BPF, no uprobes at all); TRACER_KILLS_FILTERED; -ENOMEM; or libbpf's -errno.
  */
 int tracer_load(struct tracer *tracer);
 
