@@ -1,6 +1,7 @@
 #include "record.h"
 
 #include "command.h"
+#include "hazards.h"
 #include "report.h"
 #include "targets.h"
 #include "output/text.h"
@@ -154,10 +155,7 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 		return err == -EPERM || err == -EACCES ? EXIT_PERMISSION : EXIT_OTHER;
 	}
 	if (!target->probed) {
-		log_error("process %d has no allocator that is known (no mapped file defines "
-			  "malloc and "
-			  "free)",
-			  pid);
+		hazards_say_nothing_to_probe(target);
 		return EXIT_NOTHING;
 	}
 	return EXIT_OK;

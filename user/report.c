@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include "hazards.h"
 #include "output/pprof.h"
 #include "output/text.h"
 #include "symbol/symbolizer.h"
@@ -181,7 +182,7 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");
-	return err;
+	return err ? err : hazards_warn(target, profile);
 }
 
 static char *copy_or_empty(const char *text)

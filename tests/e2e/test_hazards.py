@@ -4,7 +4,16 @@ import os
 import signal
 import unittest
 
-from lib import OK, TARGETS, Case, kernel_version, parse_books, wait_for
+from lib import (
+    NOTHING_TO_RECORD,
+    OK,
+    TARGETS,
+    Case,
+    changed_code,
+    kernel_version,
+    parse_books,
+    wait_for,
+)
 
 ABANDONED = "call left by a jump, never returned"
 IN_FLIGHT = "call not finished at the end"
@@ -100,6 +109,36 @@ class Hazards(Case):
         for kind in KINDS:
             with self.subTest(kind):
                 self.check_filtered("kill", "after", "--attach", kind)
+
+    def test_go_program_without_c_is_left_alone(self):
+        # Some of its functions are called malloc and free: a return probe in them would end it.
+        target = self.target("go_names")
+        result = self.run_tracer("-p", target.pid, "-s", "1", "-d", "1s")
+        self.assertEqual(result.status, NOTHING_TO_RECORD, result.text)
+        self.assert_one_line(result)
+        self.assertIn("is a Go program", result.stderr)
+        self.assertEqual(changed_code(target.pid), [])
+        target.say()
+        self.assertEqual(target.next_line(), "done 4995000", target.describe())
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+
+    def test_go_names_are_not_probed_when_a_command_is_started(self):
+        result = self.run_tracer("-s", "1", "--", f"{TARGETS}/go_names")
+        self.assertEqual(result.status, NOTHING_TO_RECORD, result.text)
+        self.assert_one_line(result)
+
+    def test_c_code_of_a_go_program_is_recorded(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.target("go_cgo")
+                profile, books, result = self.record(target, "-s", "1", "--attach", kind)
+                self.assert_books(profile, books)
+                self.assert_books_balance(profile)
+                self.assertEqual(sum(profile.losses().values()), 0, profile.losses())
+                self.assertRegex(result.stdout, r"(?m)^WARNING +it is a Go program: ")
+                target.say()
+                self.assertEqual(target.wait(), 0, target.describe())
 
     def assert_only_the_last_program(self, profile):
         """The blocks of the program before are gone with it, and its addresses mean nothing any more."""

@@ -1,5 +1,6 @@
 #include "binary/allocators.h"
 #include "binary/code_ranges.h"
+#include "binary/go_text.h"
 #include "binary/nesting.h"
 #include "binary/plt.h"
 #include "binary/symtab.h"
@@ -15,6 +16,7 @@
 #define FUNCTION_BYTES_MAX ((size_t)256 << 10)
 
 static const char not_code[] = "its address is not in the file's code";
+static const char is_go[] = "it is Go code, which must not be probed";
 static const char not_instructions[] = "what stands there are no instructions";
 
 /* A symbol of a known name. */
@@ -337,7 +339,8 @@ static int leave_out(struct allocator *allocator, char *name, const char *reason
 }
 
 static int add_function(const struct image *image, const struct candidate *candidate,
-			const struct code_ranges *ranges, struct allocator *allocator)
+			const struct code_ranges *ranges, const struct go_text *go_text,
+			struct allocator *allocator)
 {
 	struct allocator_function function = {
 		.shape = candidate->function->shape,
@@ -356,6 +359,8 @@ static int add_function(const struct image *image, const struct candidate *candi
 		return leave_out(allocator, name, candidate->function->unprobed);
 	if (!is_executable(image, function.vaddr))
 		return leave_out(allocator, name, not_code);
+	if (go_text_holds(go_text, function.vaddr))
+		return leave_out(allocator, name, is_go);
 	err = choose_site(image, &function);
 	if (err == -ENOEXEC)
 		return leave_out(allocator, name, not_instructions);
@@ -372,14 +377,17 @@ static int add_function(const struct image *image, const struct candidate *candi
 static int add_functions(const struct image *image, const struct candidates *candidates,
 			 const struct code_ranges *ranges, struct allocator *allocator)
 {
+	struct go_text go_text;
 	bool allocates = false;
+	int err = go_text_load(image, ranges, &go_text);
 
+	if (err)
+		return err;
 	allocator->functions = calloc(candidates->count, sizeof(*allocator->functions));
 	if (!allocator->functions)
 		return -ENOMEM;
 	for (size_t i = 0; i < candidates->count; i++) {
-		int err = add_function(image, &candidates->items[i], ranges, allocator);
-
+		err = add_function(image, &candidates->items[i], ranges, &go_text, allocator);
 		if (err)
 			return err;
 	}

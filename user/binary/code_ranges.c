@@ -170,6 +170,14 @@ bool code_ranges_find(const struct code_ranges *ranges, uint64_t vaddr, uint64_t
 	return true;
 }
 
+bool code_ranges_has_unwind(const struct code_ranges *ranges, uint64_t vaddr)
+{
+	size_t count = count_up_to(ranges, vaddr);
+
+	return count && ranges->items[count - 1].start == vaddr &&
+	       ranges->items[count - 1].has_unwind;
+}
+
 uint64_t code_ranges_next(const struct code_ranges *ranges, uint64_t vaddr)
 {
 	size_t count = count_up_to(ranges, vaddr);

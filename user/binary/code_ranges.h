@@ -35,6 +35,9 @@ void code_ranges_deinit(struct code_ranges *ranges);
 bool code_ranges_find(const struct code_ranges *ranges, uint64_t vaddr, uint64_t *start,
 		      uint64_t *end);
 
+/* Is there unwind information for a function that begins at vaddr? */
+bool code_ranges_has_unwind(const struct code_ranges *ranges, uint64_t vaddr);
+
 /* The first known start of a function behind vaddr, UINT64_MAX if there is none. */
 uint64_t code_ranges_next(const struct code_ranges *ranges, uint64_t vaddr);
 
