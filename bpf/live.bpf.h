@@ -126,6 +126,17 @@ static __always_inline void pending_drop(struct cpu_state *cpu, const struct pen
 	bpf_map_delete_elem(&pending, key);
 }
 
+/*
+ * Has the thread as many pending return probes as the kernel allows? It leaves out the next one
+ * without a word. Calls that were left by a jump may hold theirs for as long as the thread lives.
+ */
+static __always_inline bool returns_exhausted(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, utask, depth) >= RETURN_INSTANCES_MAX;
+}
+
 /* What a call does, as its entry sees it. */
 struct call {
 	__u64 size;
@@ -174,8 +185,12 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 		.shape = call->shape,
 	};
 
+	enum counter loss;
+
 	if (!target)
 		return 1;
+	/* Whatever becomes of this call, its return must not find what another one left. */
+	pending_drop(cpu, &key);
 	pending_call.epoch = target->epoch;
 	if (call->hit)
 		call_sample(ctx, target, slot, cpu, &pending_call);
@@ -186,10 +201,12 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 	if (!pending_call.sampled && !pending_call.has_old)
 		return 1;
 
-	pending_drop(cpu, &key);
-	if (bpf_map_update_elem(&pending, &key, &pending_call, BPF_ANY)) {
+	loss = returns_exhausted() ? COUNT_LOST_RETURNS : 0;
+	if (!loss && bpf_map_update_elem(&pending, &key, &pending_call, BPF_ANY))
+		loss = COUNT_LOST_PENDING;
+	if (loss) {
 		if (pending_call.sampled)
-			count_up(cpu, pending_call.loss ?: COUNT_LOST_PENDING);
+			count_up(cpu, pending_call.loss ?: loss);
 		/* The return will not be seen; a realloc succeeds far more often than not. */
 		if (pending_call.has_old)
 			block_count_free(slot, &pending_call.old);

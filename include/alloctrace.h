@@ -105,6 +105,7 @@ enum walk_end {
 	X(COUNT_REPLACED, "blocks seen again without their free", 0)                               \
 	X(COUNT_UNTRACKED, "live blocks lost from view by a failing realloc", 0)                   \
 	X(COUNT_LOST_PENDING, "too many calls in progress", 1)                                     \
+	X(COUNT_LOST_RETURNS, "no return probe left in the thread", 1)                             \
 	X(COUNT_LOST_ABANDONED, "call left by a jump, never returned", 1)                          \
 	X(COUNT_LOST_IN_FLIGHT, "call not finished at the end", 1)                                 \
 	X(COUNT_LOST_SCRATCH, "no free stack buffer", 1)                                           \

@@ -25,7 +25,7 @@ ROOTS = {
     "struct mm_struct": ["start_stack", "uprobes_state"],
     "struct uprobes_state": ["xol_area"],
     "struct xol_area": ["vaddr"],
-    "struct uprobe_task": ["return_instances"],
+    "struct uprobe_task": ["depth", "return_instances"],
     "struct return_instance": ["func", "stack", "orig_ret_vaddr", "next"],
 }
 # Anonymous enums: kept whole if they hold one of these.

@@ -17,6 +17,7 @@ from lib import (
 
 ABANDONED = "call left by a jump, never returned"
 IN_FLIGHT = "call not finished at the end"
+NO_RETURN_PROBE = "no return probe left in the thread"
 EXECUTED = "recorded before another program was executed"
 
 KINDS = [
@@ -87,6 +88,38 @@ class Hazards(Case):
                 interrupted = profile.sites()["interrupted"]
                 self.assertLessEqual(interrupted[2], 1, interrupted)
                 self.assert_ends_well(target)
+
+    def check_recursion(self, kind, *arguments):
+        """{reason: count} of what was lost; the books are exact without."""
+        target = self.target("recurse", *arguments)
+        profile, books, _ = self.record(target, "-s", "1", "--attach", kind)
+        self.assert_books(profile, books)
+        self.assertEqual(set(profile.sites()), set(books))
+        self.assert_books_balance(profile)
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+        return {reason: count for reason, count in profile.losses().items() if count}
+
+    def test_calls_nested_deeper_than_the_kernel_follows_are_counted_as_lost(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                # Ten times a hundred, of which the kernel sees the return of 64.
+                self.assertEqual(self.check_recursion(kind, "deep"), {NO_RETURN_PROBE: 360})
+
+    def test_a_hundred_nested_calls_left_by_one_jump_are_counted_as_lost(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                # The kernel keeps the 64 that will never return: all later calls of that thread are lost.
+                # Those of another one are exact; what pthread_create allocates is the first one's.
+                losses = self.check_recursion(kind, "jump")
+                self.assertEqual(losses[ABANDONED] + losses[IN_FLIGHT], 64, losses)
+                self.assertGreaterEqual(losses[NO_RETURN_PROBE], 36 + 100, losses)
+                self.assertEqual(set(losses), {ABANDONED, IN_FLIGHT, NO_RETURN_PROBE})
+
+    def test_return_of_an_inner_call_is_not_taken_for_one_that_was_left_by_a_jump(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                self.assertEqual(self.check_recursion(kind, "inner"), {ABANDONED: 512})
 
     def check_filtered(self, mode, when, *options):
         target = self.target("seccomp", mode, when)

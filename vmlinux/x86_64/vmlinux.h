@@ -173,6 +173,7 @@ struct xol_area {
 };
 
 struct uprobe_task {
+	unsigned int depth;
 	struct return_instance *return_instances;
 };
 
