@@ -184,7 +184,6 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 		.pointer = call->pointer,
 		.shape = call->shape,
 	};
-
 	enum counter loss;
 
 	if (!target)

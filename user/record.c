@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How often resident memory is read and the progress line is renewed. */
+/* How often memory and CPU time are read and the progress line is renewed. */
 #define TICK_NS 1000000000LL
 
 /* Below this many bytes a sample, live blocks are counted in millions. */
@@ -176,6 +176,8 @@ static void start_recording(struct recording *recording)
 {
 	vec_for_each(target, &recording->targets) {
 		target->rss_start = process_rss(target->process);
+		target->cpu_start = process_cpu_time(target->process);
+		target->cpu_end = -1;
 		read_seen(recording, target, &target->calls, &target->frees);
 	}
 	recording->started_realtime = clock_now(CLOCK_REALTIME);
@@ -201,13 +203,15 @@ static void stop_recording(struct recording *recording)
 
 /* --- while it runs --- */
 
-static void read_rss(struct recording *recording)
+static void read_usage(struct recording *recording)
 {
 	vec_for_each(target, &recording->targets) {
 		uint64_t rss = target->ended_at ? 0 : process_rss(target->process);
 
-		if (rss)
-			target->rss_end = rss;
+		if (!rss)
+			continue;
+		target->rss_end = rss;
+		target->cpu_end = process_cpu_time(target->process);
 	}
 }
 
@@ -236,7 +240,11 @@ static void show_progress(const struct recording *recording)
 
 static void target_ended(const struct recording *recording, struct target_record *target)
 {
+	int64_t cpu_time = process_cpu_time(target->process);
+
 	target->ended_at = clock_now(CLOCK_MONOTONIC);
+	if (cpu_time >= 0) /* nobody has waited for it yet */
+		target->cpu_end = cpu_time;
 	tracer_unmap(recording->tracer, target->slot);
 }
 
@@ -283,7 +291,7 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		if (time >= tick) {
 			tick = time + TICK_NS;
 			targets_follow(recording, watch);
-			read_rss(recording);
+			read_usage(recording);
 			show_progress(recording);
 		}
 	}
@@ -386,7 +394,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 		return code;
 	}
 	recording->end_reason = wait_for_end(recording, watch, signals);
-	read_rss(recording);
+	read_usage(recording);
 	stop_recording(recording);
 	log_progress_clear();
 	log_verbose("detached");

@@ -210,6 +210,9 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->period = recording->settings->period;
 	info->rss_start = target->rss_start;
 	info->rss_end = target->rss_end;
+	info->cpu_nanos = target->cpu_start >= 0 && target->cpu_end >= target->cpu_start
+				  ? target->cpu_end - target->cpu_start
+				  : -1;
 	info->end_reason = target->ended_at ? "process ended" : recording->end_reason;
 	return info->comm && info->exe && info->version && info->command_line && info->kernel &&
 			       info->attach

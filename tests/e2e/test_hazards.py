@@ -1,6 +1,7 @@
 """Targets that jump, throw, fork and execute: they live, and what cannot be known is a named loss."""
 
 import os
+import re
 import signal
 import unittest
 
@@ -12,6 +13,7 @@ from lib import (
     changed_code,
     kernel_version,
     parse_books,
+    read_text,
     wait_for,
 )
 
@@ -25,6 +27,12 @@ KINDS = [
     for kind, since in (("session", (6, 13)), ("multi", (6, 10)), ("perf", (6, 1)))
     if kernel_version() >= since
 ]
+
+
+def cpu_ticks(pid):
+    """What a process has used, in user and system time."""
+    fields = read_text(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
 
 
 class Hazards(Case):
@@ -172,6 +180,61 @@ class Hazards(Case):
                 self.assertRegex(result.stdout, r"(?m)^WARNING +it is a Go program: ")
                 target.say()
                 self.assertEqual(target.wait(), 0, target.describe())
+
+    def record_moved(self, program, *arguments):
+        """A target that has moved its code, and uses more CPU time than an idle process."""
+        target = self.target(program, *arguments)
+
+        def work():
+            books, before = target.work(), cpu_ticks(target.pid)
+            wait_for(lambda: cpu_ticks(target.pid) > before + 20, "CPU time to be used")
+            return books
+
+        profile, books, result = self.record(target, "-s", "1", work=work)
+        self.assert_books_balance(profile)
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+        return profile, books, result
+
+    MOVED = r"(?m)^WARNING +(\S+) has been moved to anonymous memory, .*: (\d+) of its (\d+) probed functions"
+    BUSY = r"(?m)^WARNING +it used .+ of CPU time, and not one call"
+
+    def test_code_moved_to_anonymous_memory_is_named(self):
+        profile, _, result = self.record_moved("moved_text_static", "before", "all")
+        self.assertEqual(profile.totals(), (0, 0, 0, 0))
+        path, moved, all_of_them = re.search(self.MOVED, result.stdout).groups()
+        self.assertEqual(path, f"{TARGETS}/moved_text_static")
+        self.assertEqual(moved, all_of_them)
+        # An empty profile of a busy process is a warning, in the profile too.
+        self.assertRegex(result.stdout, self.BUSY)
+        self.assertTrue([c for c in profile.comments if "not one call" in c], profile.comments)
+        self.assertIn("NOTHING RECORDED", result.stdout)
+
+    def test_code_moved_in_part_is_named_with_what_is_missing(self):
+        # The page with malloc stays where it was: calls are seen, and frees are not.
+        profile, books, result = self.record_moved("moved_text_static", "before", "but")
+        self.assertEqual(profile.sites()["moved"][:2], books["moved"][:2])
+        _, moved, all_of_them = re.search(self.MOVED, result.stdout).groups()
+        self.assertTrue(0 < int(moved) < int(all_of_them))
+        self.assertNotRegex(result.stdout, self.BUSY)
+
+    def test_stacks_lead_through_moved_code(self):
+        # The allocator is in a library, which stays where it is.
+        for when in ("before", "after"):
+            with self.subTest(when):
+                profile, books, result = self.record_moved("moved_text", when, "all")
+                self.assert_books(profile, books)
+                self.assertEqual(profile.counter("stacks: complete"), 500)
+                self.assertFalse(profile.counter("stacks: with a frame found without a rule"))
+                names = [frame.name for frame in profile.samples[0].frames][:2]
+                self.assertEqual(names, ["path_moved", "main"])
+                self.assertNotRegex(result.stdout, self.MOVED)
+
+    def test_idle_process_is_no_warning(self):
+        target = self.target("sleeper")
+        result = self.run_tracer("-p", target.pid, "-d", "300ms", "-f", "text")
+        self.assertIn("NOTHING RECORDED", result.stdout)
+        self.assertNotRegex(result.stdout, r"(?m)^WARNING")
 
     def assert_only_the_last_program(self, profile):
         """The blocks of the program before are gone with it, and its addresses mean nothing any more."""

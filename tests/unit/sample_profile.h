@@ -76,6 +76,7 @@ static inline void sample_info(struct profile *profile, uint64_t period)
 	info->frees = 1104220;
 	info->rss_start = 213 << 20;
 	info->rss_end = 331 << 20;
+	info->cpu_nanos = 2500000000;
 	info->end_reason = "duration reached";
 }
 

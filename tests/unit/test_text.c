@@ -252,6 +252,33 @@ static void test_nothing_recorded_is_said_and_explained(void **state)
 	}
 }
 
+static void test_no_calls_of_an_idle_and_of_a_busy_process(void **state)
+{
+	static const struct {
+		int64_t cpu_nanos;
+		const char *used;
+		bool idle;
+	} cases[] = {
+		{-1, "no allocation call was seen. It may be that\n", true},
+		{0, "seen. The process used hardly any CPU time. It may be that\n", true},
+		{90000000, "seen. The process used 90 ms of CPU time. It may be that\n", true},
+		{100000000, "seen. The process used 100 ms of CPU time. It may be that\n", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct profile *profile = empty_profile(0, 0, 0);
+		char *text;
+
+		profile->info.cpu_nanos = cases[i].cpu_nanos;
+		text = summary(profile, 10);
+		assert_has(text, cases[i].used);
+		assert_int_equal(strstr(text, "was idle") != NULL, cases[i].idle);
+		free(text);
+		profile_free(profile);
+	}
+}
+
 static void test_what_is_not_known_is_called_unknown(void **state)
 {
 	struct profile *profile;
@@ -482,6 +509,7 @@ int main(void)
 		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
 		cmocka_unit_test(test_losses_are_named),
 		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),
+		cmocka_unit_test(test_no_calls_of_an_idle_and_of_a_busy_process),
 		cmocka_unit_test(test_what_is_not_known_is_called_unknown),
 		cmocka_unit_test(test_escape),
 		cmocka_unit_test(test_hostile_names_reach_no_terminal),

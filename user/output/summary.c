@@ -276,6 +276,27 @@ static void write_rss_alone(const struct profile *profile, FILE *to)
 	fputc('\n', to);
 }
 
+static void write_no_calls(const struct profile_info *info, FILE *to)
+{
+	bool busy = info->cpu_nanos >= PROFILE_BUSY_NANOS;
+	char text[UNITS_TEXT_MAX];
+
+	fputs("NOTHING RECORDED: no allocation call was seen.", to);
+	if (info->cpu_nanos > 0)
+		fprintf(to, " The process used %s of CPU time.",
+			units_format_duration(info->cpu_nanos, text));
+	else if (!info->cpu_nanos) /* less than the kernel's unit */
+		fputs(" The process used hardly any CPU time.", to);
+	fputs(" It may be that\n", to);
+	if (!busy)
+		fputs("  - the process was idle: try a longer window;\n", to);
+	fputs("  - it has an allocator of its own (static, bundled, pools over mmap) that is not "
+	      "among the probed ones;\n"
+	      "  - its code was moved to anonymous (huge) pages, where probes do not fire "
+	      "(a warning says so where that can be seen).\n",
+	      to);
+}
+
 /* Why is there nothing? */
 static void write_nothing(const struct profile *profile, FILE *to)
 {
@@ -283,14 +304,7 @@ static void write_nothing(const struct profile *profile, FILE *to)
 
 	fputc('\n', to);
 	if (!info->calls) {
-		fputs("NOTHING RECORDED: no allocation call was seen. It may be that\n"
-		      "  - the process was idle: look at its CPU time, and try a longer window;\n"
-		      "  - it has an allocator of its own (static, bundled, pools over mmap) that "
-		      "is not "
-		      "among the probed ones;\n"
-		      "  - its code was moved to anonymous (huge) pages, where probes do not "
-		      "fire.\n",
-		      to);
+		write_no_calls(info, to);
 	} else if (!info->sampled) {
 		fputs("NOTHING RECORDED: calls were seen, but too few bytes for a sample. They "
 		      "were "

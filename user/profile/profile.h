@@ -82,6 +82,9 @@ struct profile_counter {
 	enum profile_counter_kind kind;
 };
 
+/* A process that uses so much CPU time in a window is not idle. */
+#define PROFILE_BUSY_NANOS 100000000
+
 /* Everything that is told about a recording besides its sites. Strings are owned. */
 struct profile_info {
 	int pid;
@@ -99,6 +102,7 @@ struct profile_info {
 	uint64_t sampled; /* = recorded + failed allocations + losses */
 	uint64_t recorded;
 	uint64_t rss_start, rss_end; /* bytes, 0: unknown */
+	int64_t cpu_nanos;	     /* CPU time used in the window; -1: unknown */
 	const char
 		*end_reason; /* static: "duration reached", "interrupted", "process exited", ... */
 };

@@ -300,7 +300,8 @@ int process_add_mapping(struct process *process, const struct mapping *mapping)
 	copy.path = strdup(mapping->path);
 	if (!copy.path)
 		return -ENOMEM;
-	copy.image = image_of(process, &copy);
+	if (!copy.moved)
+		copy.image = image_of(process, &copy);
 	if (vec_reserve((void **)&process->mappings.items, &process->mappings.capacity,
 			process->mappings.count, sizeof(copy))) {
 		free(copy.path);
@@ -315,9 +316,11 @@ int process_add_mapping(struct process *process, const struct mapping *mapping)
 	return 0;
 }
 
-/* One line of maps: "start-end perms offset major:minor inode   path". False: not executable, or
- * broken. */
-static bool parse_line(char *line, struct mapping *mapping)
+/*
+ * One line of maps: "start-end perms offset major:minor inode   path". False: broken. The path is
+ * the line's.
+ */
+static bool parse_line(char *line, struct mapping *mapping, bool *executable)
 {
 	unsigned int major, minor;
 	unsigned long inode;
@@ -331,17 +334,73 @@ static bool parse_line(char *line, struct mapping *mapping)
 	mapping->dev = makedev(major, minor);
 	mapping->inode = inode;
 	mapping->path = line + path_at;
-	return permissions[2] == 'x';
+	*executable = permissions[2] == 'x';
+	return true;
+}
+
+/*
+ * Is anonymous memory what a file's code has become? Then it lies within an executable segment of
+ * the ELF file whose first page is mapped before it.
+ */
+static void find_moved(struct process *process, const struct mapping *first,
+		       struct mapping *mapping)
+{
+	struct image *image = first->path ? image_of(process, first) : NULL;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), vaddr;
+
+	if (!image || !image_offset_to_vaddr(image, 0, &vaddr))
+		return;
+	vaddr = mapping->start - first->start + vaddr / page * page;
+	for (size_t i = 0; i < image->segment_count; i++) {
+		const struct image_segment *segment = &image->segments[i];
+		uint64_t start = segment->vaddr / page * page;
+
+		if (!segment->executable || vaddr < start ||
+		    vaddr >= segment->vaddr + segment->mem_size)
+			continue;
+		mapping->offset = segment->offset / page * page + (vaddr - start);
+		mapping->path = first->path;
+		mapping->image = image;
+		mapping->moved = true;
+	}
+}
+
+/* The first page of a file that is mapped, as far as lines have been read. */
+static int remember_first(struct mapping *first, const struct mapping *mapping)
+{
+	if (!mapping->inode || mapping->offset || mapping->path[0] != '/')
+		return 0;
+	free(first->path);
+	*first = *mapping;
+	first->path = strdup(mapping->path);
+	return first->path ? 0 : -ENOMEM;
+}
+
+static int add_line(struct process *process, char *line, struct mapping *first)
+{
+	struct mapping mapping = {0};
+	bool executable;
+	int err;
+
+	if (!parse_line(line, &mapping, &executable))
+		return 0;
+	err = remember_first(first, &mapping);
+	if (err || !executable)
+		return err;
+	if (!mapping.inode && !mapping.path[0])
+		find_moved(process, first, &mapping);
+	return process_add_mapping(process, &mapping);
 }
 
 int process_refresh(struct process *process)
 {
 	CLEANUP(cleanup_file) FILE *maps = NULL;
 	CLEANUP(cleanup_free) char *line = NULL;
+	struct mapping first = {0};
 	size_t capacity = 0;
 	ssize_t length;
 	size_t areas = 0;
-	int fd = open_proc(process->pid, "maps");
+	int fd = open_proc(process->pid, "maps"), err = 0;
 
 	if (fd < 0)
 		return fd;
@@ -350,19 +409,15 @@ int process_refresh(struct process *process)
 		close(fd);
 		return -ENOMEM;
 	}
-	while ((length = getline(&line, &capacity, maps)) > 0) {
-		struct mapping mapping = {0};
-		int err;
-
+	while (!err && (length = getline(&line, &capacity, maps)) > 0) {
 		areas++;
 		if (line[length - 1] == '\n')
 			line[length - 1] = '\0';
-		if (!parse_line(line, &mapping))
-			continue;
-		err = process_add_mapping(process, &mapping);
-		if (err)
-			return err;
+		err = add_line(process, line, &first);
 	}
+	free(first.path);
+	if (err)
+		return err;
 	process->areas = areas;
 	return areas ? 0 : -ESRCH;
 }
@@ -437,4 +492,21 @@ uint64_t process_rss(const struct process *process)
 	    sscanf(text, "%*u %" SCNu64, &pages) != 1)
 		return 0;
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* utime and stime of /proc/PID/stat (proc(5)), in clock ticks. */
+int64_t process_cpu_time(const struct process *process)
+{
+	char text[PROC_TEXT_MAX];
+	int64_t user, system;
+	const char *rest;
+
+	if (read_proc(process->pid, "stat", text, sizeof(text)) <= 0)
+		return -1;
+	rest = strrchr(text, ')');
+	if (!rest ||
+	    sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNd64 " %" SCNd64,
+		   &user, &system) != 2)
+		return -1;
+	return (user + system) * (1000000000 / sysconf(_SC_CLK_TCK));
 }

@@ -23,6 +23,11 @@ struct mapping {
 	char *path;  /* owned; "", "[vdso]", a path of the target's root; may end in " (deleted)" */
 	struct image
 		*image; /* borrowed from the process; NULL: not an ELF file, or not to be opened */
+	/*
+	 * Anonymous memory where the image's code should be: the process has moved it, into huge
+	 * pages as a rule. offset and path are those of what was there; probes do not fire in it.
+	 */
+	bool moved;
 };
 
 struct process {
@@ -78,5 +83,8 @@ bool process_memory_is_limited(const struct process *process);
 
 /* Resident memory in bytes, 0 where the process has ended. */
 uint64_t process_rss(const struct process *process);
+
+/* CPU time that all its threads have used, in ns; -1 where the process is gone. */
+int64_t process_cpu_time(const struct process *process);
 
 #endif
