@@ -1,11 +1,22 @@
 #include "hazards.h"
 
 #include "binary/go_text.h"
+#include "target/shadow_stack.h"
 #include "util/log.h"
 #include "util/units.h"
 #include "util/vec.h"
 
 #include <string.h>
+
+int hazards_refuse(const struct target_record *target)
+{
+	if (!shadow_stack_forbids_returns(target->process->pid))
+		return EXIT_OK;
+	log_error("process %d has a shadow stack, of which this kernel's return probes know "
+		  "nothing: they would end it (Linux 6.11 is safe)",
+		  target->process->pid);
+	return EXIT_KERNEL;
+}
 
 /* Is the target's executable a Go program? */
 static bool is_go(const struct process *process)

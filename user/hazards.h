@@ -8,6 +8,9 @@
 #include "profile/profile.h"
 #include "record.h"
 
+/* An exit code; where it is not EXIT_OK, why the target must not be probed has been said. */
+int hazards_refuse(const struct target_record *target);
+
 /* There is no function to be probed in a target: says why. */
 void hazards_say_nothing_to_probe(const struct target_record *target);
 

@@ -138,8 +138,11 @@ static int open_tracer(struct recording *recording)
 static int prepare_target(struct recording *recording, struct target_record *target)
 {
 	pid_t pid = target->process->pid;
-	int err = targets_find_allocators(recording, target);
+	int code = hazards_refuse(target), err;
 
+	if (code != EXIT_OK)
+		return code;
+	err = targets_find_allocators(recording, target);
 	if (!err)
 		err = tracer_set_target(recording->tracer, target->slot, pid);
 	if (!err)

@@ -1,0 +1,107 @@
+/* Shadow stacks, by what /proc says of a process and of the kernel: texts as kernels write them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "target/shadow_stack.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define BEFORE                                                                                     \
+	"Name:\tserver\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t4321\n"                         \
+	"Seccomp:\t0\nSpeculation_Store_Bypass:\tthread vulnerable\n"
+#define AFTER "voluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t0\n"
+
+static void test_status_tells_of_a_shadow_stack(void **state)
+{
+	static const struct {
+		const char *text;
+		bool has;
+	} cases[] = {
+		{BEFORE AFTER, false}, /* no such processor, or before 6.6 */
+		{BEFORE "x86_Thread_features:\t\nx86_Thread_features_locked:\t\n" AFTER, false},
+		{BEFORE "x86_Thread_features:\tshstk \nx86_Thread_features_locked:\t\n" AFTER,
+		 true},
+		{BEFORE
+		 "x86_Thread_features:\tshstk wrss \nx86_Thread_features_locked:\tshstk wrss "
+		 "\n" AFTER,
+		 true},
+		{BEFORE "x86_Thread_features:\twrss shstk\n" AFTER, true},
+		{BEFORE "x86_Thread_features:\tshstk", true},
+		/* Locked is not enabled: a process may be barred from ever having one. */
+		{BEFORE "x86_Thread_features:\t\nx86_Thread_features_locked:\tshstk wrss \n" AFTER,
+		 false},
+		{BEFORE "x86_Thread_features:\tshstk_other\n" AFTER, false},
+		{BEFORE "x86_Thread_features:\twrss\nshstk\n" AFTER, false},
+		/* A name is whatever a process likes; a newline in it is written as \n. */
+		{"Name:\tx86_Thread_features:\tshstk\n" AFTER, false},
+		{"Name:\t\\nx86_Thread_features:\tshstk\n" AFTER, false},
+		{"", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		if (shadow_stack_in_status(cases[i].text) != cases[i].has)
+			fail_msg("case %zu: %s", i, cases[i].text);
+	}
+}
+
+static void test_kernel_tells_whether_return_probes_follow(void **state)
+{
+	static const struct {
+		const char *text;
+		bool followed;
+	} cases[] = {
+		{"ffffffff810a3550 T shstk_update_last_frame\n", true},
+		{"0000000000000000 T startup_64\n0000000000000000 T shstk_setup\n"
+		 "0000000000000000 T shstk_update_last_frame\n0000000000000000 T shstk_free\n",
+		 true},
+		/* 6.6 to 6.10: shadow stacks, and return probes that know nothing of them. */
+		{"0000000000000000 T shstk_alloc_thread_stack\n0000000000000000 T shstk_free\n"
+		 "0000000000000000 t arch_uretprobe_hijack_return_addr\n",
+		 false},
+		{"ffffffff810a3540 T __pfx_shstk_update_last_frame\n", false},
+		{"ffffffff810a3540 T shstk_update_last_frame_of\n", false},
+		{"", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		FILE *kallsyms = fmemopen((void *)cases[i].text, strlen(cases[i].text) + 1, "r");
+
+		assert_non_null(kallsyms);
+		if (shadow_stack_is_followed(kallsyms) != cases[i].followed)
+			fail_msg("case %zu: %s", i, cases[i].text);
+		fclose(kallsyms);
+	}
+}
+
+static void test_process_without_one_is_no_danger(void **state)
+{
+	FILE *status = fopen("/proc/self/status", "re");
+	char text[16384];
+
+	(void)state;
+	assert_non_null(status);
+	text[fread(text, 1, sizeof(text) - 1, status)] = '\0';
+	fclose(status);
+	if (strstr(text, "\nx86_Thread_features:\tshstk"))
+		skip();
+	assert_false(shadow_stack_forbids_returns(getpid()));
+	/* One that is gone is somebody else's to refuse. */
+	assert_false(shadow_stack_forbids_returns(0x7ffffff0));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_status_tells_of_a_shadow_stack),
+		cmocka_unit_test(test_kernel_tells_whether_return_probes_follow),
+		cmocka_unit_test(test_process_without_one_is_no_danger),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

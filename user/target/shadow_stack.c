@@ -1,0 +1,69 @@
+#include "target/shadow_stack.h"
+
+#include "util/cleanup.h"
+
+#include <string.h>
+
+#define STATUS_MAX   16384
+#define FEATURES     "x86_Thread_features:"
+#define WRITES_FRAME "shstk_update_last_frame"
+
+/* Where the line begins that starts so, behind that; NULL: there is none. */
+static const char *find_line(const char *text, const char *start)
+{
+	size_t length = strlen(start);
+
+	while (strncmp(text, start, length)) {
+		text = strchr(text, '\n');
+		if (!text)
+			return NULL;
+		text++;
+	}
+	return text + length;
+}
+
+bool shadow_stack_in_status(const char *status)
+{
+	const char *features = find_line(status, FEATURES);
+
+	while (features && *features && *features != '\n') {
+		size_t length;
+
+		features += strspn(features, " \t");
+		length = strcspn(features, " \t\n");
+		if (length == 5 && !strncmp(features, "shstk", 5))
+			return true;
+		features += length;
+	}
+	return false;
+}
+
+bool shadow_stack_is_followed(FILE *kallsyms)
+{
+	CLEANUP(cleanup_free) char *line = NULL;
+	size_t capacity = 0;
+	char name[64];
+
+	while (getline(&line, &capacity, kallsyms) > 0) {
+		if (sscanf(line, "%*s %*c %63s", name) == 1 && !strcmp(name, WRITES_FRAME))
+			return true;
+	}
+	return false;
+}
+
+bool shadow_stack_forbids_returns(pid_t pid)
+{
+	CLEANUP(cleanup_file) FILE *status = NULL;
+	CLEANUP(cleanup_file) FILE *kallsyms = NULL;
+	char path[64], text[STATUS_MAX];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	status = fopen(path, "re");
+	if (!status)
+		return false;
+	text[fread(text, 1, sizeof(text) - 1, status)] = '\0';
+	if (!shadow_stack_in_status(text))
+		return false;
+	kallsyms = fopen("/proc/kallsyms", "re");
+	return !kallsyms || !shadow_stack_is_followed(kallsyms);
+}

@@ -1,0 +1,26 @@
+/*
+ * Shadow stacks: the processor keeps a second copy of every return address and ends a process whose
+ * return does not match. A return probe replaces the address on the stack; only a kernel that
+ * replaces the copy too (6.11, or a backport) may put one into a process with a shadow stack.
+ */
+#ifndef ALLOCTRACE_SHADOW_STACK_H
+#define ALLOCTRACE_SHADOW_STACK_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+/* Has the process a shadow stack, and a kernel whose return probes would end it? */
+bool shadow_stack_forbids_returns(pid_t pid);
+
+/* Of that: does the text of /proc/PID/status tell of a shadow stack? */
+bool shadow_stack_in_status(const char *status);
+
+/*
+ * And: do return probes know of shadow stacks? kallsyms is /proc/kallsyms: the function by which
+ * they write to them came with that, and is not of any other use. A look at the version would pass
+ * over backports, and to try it out takes a processor that has shadow stacks.
+ */
+bool shadow_stack_is_followed(FILE *kallsyms);
+
+#endif
