@@ -345,6 +345,58 @@ static void test_this_machines_libc(void **state)
 	allocator_free(allocator);
 }
 
+/* What aarch64 kernels simulate, of the instruction at an address as llvm-objdump names it. */
+static bool aarch64_simulates(const char *path, uint64_t address)
+{
+	static const char *const simulated[] = {"b",   "bl",   "cbz", "cbnz", "tbz", "tbnz",
+						"adr", "adrp", "br",  "blr",  "ret"};
+	char command[256], text[1024];
+	struct line line = {0};
+	FILE *pipe;
+
+	snprintf(command, sizeof(command),
+		 "llvm-objdump -d --no-show-raw-insn --start-address=%lu --stop-address=%lu '%%s'",
+		 address, address + 4);
+	pipe = run(command, path);
+	while (fgets(text, sizeof(text), pipe)) {
+		/* "   8f5d4:      	cbz	x0, 0x8f6e4 <free+0x110>" */
+		if (sscanf(text, " %lx: %15s", &line.address, line.mnemonic) == 2)
+			break;
+	}
+	pclose(pipe);
+	assert_int_equal(line.address, address);
+	for (size_t i = 0; i < sizeof(simulated) / sizeof(*simulated); i++) {
+		if (!strcmp(line.mnemonic, simulated[i]))
+			return true;
+	}
+	return !strncmp(line.mnemonic, "b.", 2);
+}
+
+/* Before anything else is done to x30 and sp. */
+static void test_aarch64_sites_are_entries(void **state)
+{
+	const char *path = "/usr/aarch64-linux-gnu/lib/libc.so.6";
+	struct allocator *allocator;
+
+	(void)state;
+	if (access(path, R_OK))
+		skip(); /* libc6-arm64-cross is not installed */
+	assert_int_equal(find(path, &allocator), 0);
+	check_complete(path, true, allocator);
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		const struct allocator_function *function = &allocator->functions[i];
+		uint64_t vaddr = 0, size = 0;
+
+		assert_true(nm_lookup(path, true, function->name, &vaddr, &size));
+		assert_int_equal(function->vaddr, vaddr);
+		assert_int_equal(function->site, vaddr);
+		assert_int_equal(function->emulated, aarch64_simulates(path, vaddr));
+		assert_int_equal(function->registers[0], 0);
+		assert_true(function->registers[1] <= 2);
+	}
+	allocator_free(allocator);
+}
+
 /* --- files that are compiled here --- */
 
 static void write_file(const char *name, const char *text)
@@ -841,6 +893,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_this_machines_libc),
+		cmocka_unit_test(test_aarch64_sites_are_entries),
 		cmocka_unit_test(test_static_programs),
 		cmocka_unit_test(test_nested_calls_of_a_library),
 		cmocka_unit_test(test_a_cold_part_that_jumps_back),

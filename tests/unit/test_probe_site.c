@@ -465,6 +465,61 @@ static void test_addresses_may_wrap(void **state)
 	}
 }
 
+/* The return address is still in x30, the arguments are where they were passed. */
+static void test_aarch64_sites_are_the_entry(void **state)
+{
+	const struct {
+		const char *what;
+		uint32_t insn;
+		bool simulated;
+	} cases[] = {
+		{"stp x29, x30, [sp, #-64]!", 0xa9bc7bfd, false},
+		{"paciasp", 0xd503233f, false},
+		{"bti c", 0xd503245f, false},
+		{"nop", 0xd503201f, false},
+		{"mov x1, x0", 0xaa0003e1, false},
+		{"ldr x0, 0x40", 0x58000200, false},
+		{"bc.eq 0x40", 0x54000210, false},
+		{"retaa", 0xd65f0bff, false},
+		{"b 0x40", 0x14000010, true},
+		{"b -0x40", 0x17fffff0, true},
+		{"bl 0x40", 0x94000010, true},
+		{"b.hi 0x40", 0x54000208, true},
+		{"cbz x0, 0x40", 0xb4000200, true},
+		{"cbnz w0, 0x40", 0x35000200, true},
+		{"tbz w0, #1, 0x40", 0x36080200, true},
+		{"tbnz x0, #63, 0x40", 0xb7f80200, true},
+		{"adr x0, 0x40", 0x10000200, true},
+		{"adrp x3, 0x1000", 0xb0000003, true},
+		{"br x16", 0xd61f0200, true},
+		{"blr x1", 0xd63f0020, true},
+		{"ret", 0xd65f03c0, true},
+	};
+	const uint8_t arguments[] = {7, 0, 2};
+	struct probe_wish wish = {.arguments = arguments, .argument_count = 3};
+	struct probe_site site;
+	int err;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		uint32_t insn = cases[i].insn;
+		/* Behind it, cbz x0. */
+		const uint8_t code[] = {insn, insn >> 8, insn >> 16, insn >> 24, 0, 2, 0, 0xb4};
+
+		site = (struct probe_site){.offset = 999};
+		err = probe_site_choose_aarch64(code, sizeof(code), 0x401000, &wish, &site);
+		check_site(cases[i].what, err, &site, 0, cases[i].simulated, arguments, 3);
+	}
+	err = probe_site_choose_aarch64(NULL, 0, 0x401000, &wish, &site);
+	check_site("size unknown", err, &site, 0, false, arguments, 3);
+	site.offset = 999;
+	assert_int_equal(probe_site_choose_aarch64(arguments, 3, 0x401000, &wish, &site), -ENOEXEC);
+	assert_int_equal(probe_site_choose_aarch64(NULL, 0, 0x401002, &wish, &site), -ENOEXEC);
+	wish.arguments = (const uint8_t[]){8, 0, 2};
+	assert_int_equal(probe_site_choose_aarch64(NULL, 0, 0x401000, &wish, &site), -EINVAL);
+	assert_int_equal(site.offset, 999);
+}
+
 static uint64_t next_random(uint64_t *seed)
 {
 	*seed ^= *seed << 13;
@@ -664,6 +719,7 @@ int main(void)
 		cmocka_unit_test(test_unseen_code_leaves_the_entry),
 		cmocka_unit_test(test_an_entry_that_is_no_code_is_refused),
 		cmocka_unit_test(test_addresses_may_wrap),
+		cmocka_unit_test(test_aarch64_sites_are_the_entry),
 		cmocka_unit_test(test_random_bytes),
 		cmocka_unit_test(test_the_processor_agrees),
 	};

@@ -292,7 +292,8 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 	size_t size = 0;
 	int err;
 
-	if (image->machine == EM_X86_64 && function->size && function->size <= FUNCTION_BYTES_MAX) {
+	if ((image->machine == EM_X86_64 || image->machine == EM_AARCH64) && function->size &&
+	    function->size <= FUNCTION_BYTES_MAX) {
 		size = function->size;
 		code = malloc(size);
 		if (!code)
@@ -304,7 +305,10 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 		else if (err)
 			return err;
 	}
-	err = probe_site_choose(code, size, function->vaddr, &wish, &site);
+	if (image->machine == EM_AARCH64)
+		err = probe_site_choose_aarch64(code, size, function->vaddr, &wish, &site);
+	else
+		err = probe_site_choose(code, size, function->vaddr, &wish, &site);
 	if (err)
 		return err;
 	function->site = function->vaddr + site.offset;

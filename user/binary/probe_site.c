@@ -138,19 +138,31 @@ uint8_t probe_argument_register(uint8_t argument)
 	return argument_registers[argument];
 }
 
-int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
-		      const struct probe_wish *wish, struct probe_site *out)
+/* The site at the entry, where all arguments are in their own registers. */
+static int entry_site(const struct probe_wish *wish, const uint8_t *registers,
+		      size_t register_count, struct probe_site *site)
 {
-	struct probe_site site = {0};
-	struct x86_insn insn;
-
+	*site = (struct probe_site){0};
 	if (wish->argument_count > PROBE_ARGUMENTS_MAX)
 		return -EINVAL;
 	for (size_t i = 0; i < wish->argument_count; i++) {
-		if (wish->arguments[i] >= PROBE_REGISTER_ARGUMENTS)
+		if (wish->arguments[i] >= register_count)
 			return -EINVAL;
-		site.registers[i] = argument_registers[wish->arguments[i]];
+		site->registers[i] = registers[wish->arguments[i]];
 	}
+	return 0;
+}
+
+int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
+		      const struct probe_wish *wish, struct probe_site *out)
+{
+	struct probe_site site;
+	struct x86_insn insn;
+	int err;
+
+	err = entry_site(wish, argument_registers, sizeof(argument_registers), &site);
+	if (err)
+		return err;
 	if (size) {
 		if (!x86_insn_decode(code, size, vaddr, &insn))
 			return -ENOEXEC;
@@ -158,6 +170,50 @@ int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
 		if (!site.emulated)
 			follow_line(code, size, vaddr, wish, &site);
 	}
+	*out = site;
+	return 0;
+}
+
+/*
+ * What arch/arm64/kernel/probes/decode-insn.c simulates on every kernel that has uprobes there
+ * (4.10). nop came with 6.13.
+ */
+static bool kernel_simulates(uint32_t insn)
+{
+	static const struct {
+		uint32_t mask, value;
+	} simulated[] = {
+		{0x7c000000, 0x14000000}, /* b, bl */
+		{0xff000010, 0x54000000}, /* b.cond */
+		{0x7c000000, 0x34000000}, /* cbz, cbnz, tbz, tbnz */
+		{0x1f000000, 0x10000000}, /* adr, adrp */
+		{0xfffffc1f, 0xd61f0000}, /* br */
+		{0xfffffc1f, 0xd63f0000}, /* blr */
+		{0xfffffc1f, 0xd65f0000}, /* ret */
+	};
+
+	for (size_t i = 0; i < sizeof(simulated) / sizeof(*simulated); i++) {
+		if ((insn & simulated[i].mask) == simulated[i].value)
+			return true;
+	}
+	return false;
+}
+
+int probe_site_choose_aarch64(const uint8_t *code, size_t size, uint64_t vaddr,
+			      const struct probe_wish *wish, struct probe_site *out)
+{
+	static const uint8_t argument_registers[] = {0, 1, 2, 3, 4, 5, 6, 7};
+	struct probe_site site;
+	int err;
+
+	err = entry_site(wish, argument_registers, sizeof(argument_registers), &site);
+	if (err)
+		return err;
+	if (vaddr % 4 || (size && size < 4))
+		return -ENOEXEC;
+	if (size)
+		site.emulated = kernel_simulates((uint32_t)code[0] | (uint32_t)code[1] << 8 |
+						 (uint32_t)code[2] << 16 | (uint32_t)code[3] << 24);
 	*out = site;
 	return 0;
 }

@@ -6,6 +6,11 @@
  * a straight line, and take the first emulated instruction at which each argument that is wanted
  * still is in some register, rsp is as at the entry, and to which no branch of the function leads
  * back. Otherwise the entry itself.
+ *
+ * On aarch64 it is always the entry. The return address is in x30 there, and a return probe is right
+ * only before the prologue that saves it (stp x29, x30), signs it (paciasp) or calls; that is mostly
+ * within the first three instructions. And cold parts that jump back to there are looked for on
+ * x86-64 only (nesting.h).
  */
 #ifndef ALLOCTRACE_PROBE_SITE_H
 #define ALLOCTRACE_PROBE_SITE_H
@@ -43,7 +48,7 @@ uint8_t probe_argument_register(uint8_t argument);
 
 /* What has to be known at the site. */
 struct probe_wish {
-	/* Borrowed: which integer arguments: 0 rdi, 1 rsi, 2 rdx, 3 rcx, 4 r8, 5 r9. */
+	/* Borrowed: which integer arguments. x86-64: 0 rdi, 1 rsi, 2 rdx, 3 rcx, 4 r8, 5 r9. */
 	const uint8_t *arguments;
 	size_t argument_count; /* <= PROBE_ARGUMENTS_MAX */
 	/*
@@ -67,5 +72,9 @@ struct probe_site {
  */
 int probe_site_choose(const uint8_t *code, size_t size, uint64_t vaddr,
 		      const struct probe_wish *wish, struct probe_site *out);
+
+/* The same for aarch64, where registers are x0-x7. -ENOEXEC for a vaddr that is no multiple of 4. */
+int probe_site_choose_aarch64(const uint8_t *code, size_t size, uint64_t vaddr,
+			      const struct probe_wish *wish, struct probe_site *out);
 
 #endif
