@@ -353,9 +353,8 @@ class Profile:
     """A profile.proto, decoded here and not by pprof: an independent reader."""
 
     SITE = re.compile(r"^(?:path|mid|site)_(\w+)$")
-    # These use the frame pointer for something else: a walk by frame pointers ends in them.
-    STAND_INS = {"strdup": "strdup", "__strdup": "strdup", "__GI___strdup": "strdup",
-                 "_ZnwmSt11align_val_t": "new_aligned"}  # fmt: skip
+    # It uses the frame pointer for something else: a walk by frame pointers ends in it.
+    STAND_INS = {"strdup": "strdup", "__strdup": "strdup", "__GI___strdup": "strdup"}
 
     def __init__(self, data):
         fields = read_message(data)

@@ -202,11 +202,11 @@ static bool kernel_simulates(uint32_t insn)
 int probe_site_choose_aarch64(const uint8_t *code, size_t size, uint64_t vaddr,
 			      const struct probe_wish *wish, struct probe_site *out)
 {
-	static const uint8_t argument_registers[] = {0, 1, 2, 3, 4, 5, 6, 7};
+	static const uint8_t first_registers[] = {0, 1, 2, 3, 4, 5, 6, 7};
 	struct probe_site site;
 	int err;
 
-	err = entry_site(wish, argument_registers, sizeof(argument_registers), &site);
+	err = entry_site(wish, first_registers, sizeof(first_registers), &site);
 	if (err)
 		return err;
 	if (vaddr % 4 || (size && size < 4))
