@@ -33,7 +33,8 @@ LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -lm
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
 	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
-	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3
+	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 \
+	libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
 
 BPF_SOURCES  := bpf/alloctrace.bpf.c
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)

@@ -58,6 +58,14 @@ def kernel_version():
     return tuple(int(n) for n in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())
 
 
+# The kinds of probes that this kernel has, as --attach calls them.
+KINDS = [
+    kind
+    for kind, since in (("session", (6, 13)), ("multi", (6, 10)), ("perf", (6, 1)))
+    if kernel_version() >= since
+]
+
+
 class Process:
     """A child whose output goes to files, so that it never blocks on a test that does not read."""
 

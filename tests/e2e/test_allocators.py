@@ -1,0 +1,69 @@
+"""At -s 1 every figure equals the target's own ledger, to the unit, whatever allocator the target uses.
+
+By every kind of probe: a kernel without sessions has to give the same figures.
+"""
+
+import os
+import unittest
+
+from lib import KINDS, Case, read_text
+
+LIBRARIES = f"/usr/lib/{os.uname().machine}-linux-gnu"
+JEMALLOC = f"{LIBRARIES}/libjemalloc.so.2"
+TCMALLOC = f"{LIBRARIES}/libtcmalloc_minimal.so.4"
+MIMALLOC = f"{LIBRARIES}/libmimalloc.so.2"
+
+
+class Allocators(Case):
+    def ledger(self, program, *arguments, preload=None):
+        environment = dict(os.environ, LD_PRELOAD=preload) if preload else None
+        target = self.target(program, *arguments, env=environment)
+        if preload:
+            # A library that cannot be preloaded is no error for the loader.
+            self.assertIn(os.path.realpath(preload), read_text(f"/proc/{target.pid}/maps"))
+        return target
+
+    def assert_exact(self, profile, books):
+        self.assert_books(profile, books)
+        self.assertNotIn(None, profile.sites(), profile.unnamed())
+        self.assertEqual(
+            profile.totals(), tuple(map(sum, zip(*(figures[:4] for figures in books.values()))))
+        )
+        self.assertEqual({name: count for name, count in profile.losses().items() if count}, {})
+        self.assert_books_balance(profile)
+
+    def check(self, program, preload=None):
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.ledger(program, "--rounds", "60", preload=preload)
+                profile, books, _ = self.record(target, "-s", "1", "--attach", kind)
+                target.kill()
+                self.assert_exact(profile, books)
+
+    def test_glibc_is_exact(self):
+        self.check("ledger")
+
+    def test_glibc_static_is_exact(self):
+        self.check("ledger_static")
+
+    def test_glibc_static_pie_is_exact(self):
+        self.check("ledger_static_pie")
+
+    def test_musl_is_exact(self):
+        self.check("ledger_musl")
+
+    def test_musl_static_is_exact(self):
+        self.check("ledger_musl_static")
+
+    def test_jemalloc_preloaded_is_exact(self):
+        self.check("ledger", preload=JEMALLOC)
+
+    def test_tcmalloc_preloaded_is_exact(self):
+        self.check("ledger", preload=TCMALLOC)
+
+    def test_mimalloc_preloaded_is_exact(self):
+        self.check("ledger", preload=MIMALLOC)
+
+
+if __name__ == "__main__":
+    unittest.main()
