@@ -34,7 +34,8 @@ BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-
 	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 \
-	libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
+	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
+	$(if $(shell command -v rustc),,rustc)
 
 BPF_SOURCES  := bpf/alloctrace.bpf.c
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)

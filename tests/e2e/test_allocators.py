@@ -64,6 +64,29 @@ class Allocators(Case):
     def test_mimalloc_preloaded_is_exact(self):
         self.check("ledger", preload=MIMALLOC)
 
+    def test_jemalloc_linked_statically_is_exact(self):
+        self.check("ledger_jemalloc_static")
+
+    def test_rust_is_exact(self):
+        self.check("ledger_rust")
+
+    # What allocators have beyond the C library's functions.
+
+    def test_functions_of_jemalloc_are_exact(self):
+        self.check("ledger_jemalloc")
+
+    def test_functions_of_jemalloc_with_a_prefix_are_exact(self):
+        self.check("ledger_jemalloc_prefix")
+
+    def test_functions_of_jemalloc_in_a_rust_program_are_exact(self):
+        self.check("ledger_rust_jemalloc")
+
+    def test_functions_of_mimalloc_are_exact(self):
+        self.check("ledger_mimalloc")
+
+    def test_functions_of_tcmalloc_are_exact(self):
+        self.check("ledger_tcmalloc")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -67,7 +67,8 @@ struct ledger_site {
 struct ledger_group {
 	const struct ledger_site *sites;
 	size_t site_count;
-	void (*prepare)(int threads); /* called before "ready"; NULL: nothing to do */
+	void (*prepare)(
+		struct ledger_worker *w); /* before "ready", by each thread; NULL: nothing */
 	void (*round)(struct ledger_worker *w);
 };
 
@@ -82,7 +83,7 @@ extern const struct ledger_group ledger_c; /* ledger_c.c */
 void ledger_add(const struct ledger_group *group);
 int ledger_main(int argc, char **argv);
 
-/* --- for round() ------------------------------------------------------------------------------- */
+/* --- for prepare() and round() ----------------------------------------------------------------- */
 
 int ledger_thread(const struct ledger_worker *w); /* from 0 */
 uint64_t ledger_draw(struct ledger_worker *w); /* a random number, the same in each run of a seed */
@@ -149,8 +150,9 @@ void ledger_reallocate(struct ledger_worker *w, const struct ledger_site *from, 
 		release;                                                                           \
 	}
 
-/* The same tables as an enum, and as rows of struct ledger_site. */
+/* The same tables as an enum, as a number of sites, and as rows of struct ledger_site. */
 #define LEDGER_SITE_ID(name, ...)	     SITE_##name,
+#define LEDGER_COUNT(...)		     +1
 #define LEDGER_SITE_ROW(name, call, release) {#name, path_##name, release_##name, 0, 0},
 #define LEDGER_BULK_ROW(name, call, release, size, count)                                          \
 	{#name, path_##name, release_##name, size, count},

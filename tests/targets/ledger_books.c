@@ -52,7 +52,7 @@ static struct {
 	double period;
 } options = {.threads = 4, .rounds = 100, .seed = 1, .live = MAX_KEPT};
 
-static pthread_barrier_t start_line, all_allocated, finish_line;
+static pthread_barrier_t prepared, start_line, all_allocated, finish_line;
 
 void ledger_add(const struct ledger_group *group)
 {
@@ -289,6 +289,10 @@ static void *work(void *argument)
 	if (options.mixed) /* shared out, so that the volume does not depend on the threads */
 		rounds = rounds / (unsigned int)options.threads +
 			 ((unsigned int)w->number < rounds % (unsigned int)options.threads);
+	for (size_t i = 0; i < group_count; i++)
+		if (groups[i].group->prepare)
+			groups[i].group->prepare(w);
+	pthread_barrier_wait(&prepared);
 	pthread_barrier_wait(&start_line);
 	for (unsigned int i = 0; i < rounds; i++)
 		do_round(w);
@@ -413,14 +417,13 @@ int ledger_main(int argc, char **argv)
 	parse(argc, argv);
 	for (size_t i = 0; i < SWAP_SLOTS; i++)
 		pthread_mutex_init(&swap_slots[i].lock, NULL);
+	pthread_barrier_init(&prepared, NULL, (unsigned int)options.threads + 1);
 	pthread_barrier_init(&start_line, NULL, (unsigned int)options.threads + 1);
 	pthread_barrier_init(&all_allocated, NULL, (unsigned int)options.threads);
 	pthread_barrier_init(&finish_line, NULL, (unsigned int)options.threads + 1);
-	for (size_t i = 0; i < group_count; i++)
-		if (groups[i].group->prepare)
-			groups[i].group->prepare(options.threads);
 	/* Before "ready": starting a thread allocates. */
 	start_threads();
+	pthread_barrier_wait(&prepared);
 	target_ready();
 	target_wait_line();
 	pthread_barrier_wait(&start_line);

@@ -109,12 +109,12 @@ static const struct ledger_site sites[SITES] = {EXACT_SITES(LEDGER_SITE_ROW)
 
 #define S(name) (&sites[SITE_##name])
 
-static struct {
+/* What each thread has from before "ready". */
+static struct before {
 	void *blocks[BEFORE];
 	size_t used;
+	bool pvalloc_fits;
 } before[LEDGER_THREADS];
-
-static bool pvalloc_fits;
 
 /* A preloaded allocator without pvalloc: its free cannot take what glibc's pvalloc returns. */
 static bool same_library(void *a, void *b)
@@ -124,12 +124,13 @@ static bool same_library(void *a, void *b)
 	return !dladdr(a, &of_a) || !dladdr(b, &of_b) || of_a.dli_fbase == of_b.dli_fbase;
 }
 
-static void prepare(int threads)
+static void prepare(struct ledger_worker *w)
 {
-	for (int i = 0; i < threads; i++)
-		for (int k = 0; k < BEFORE; k++)
-			before[i].blocks[k] = malloc(BEFORE_SIZE);
-	pvalloc_fits = pvalloc && same_library((void *)pvalloc, (void *)malloc);
+	struct before *mine = &before[ledger_thread(w)];
+
+	for (int i = 0; i < BEFORE; i++)
+		mine->blocks[i] = malloc(BEFORE_SIZE);
+	mine->pvalloc_fits = pvalloc && same_library((void *)pvalloc, (void *)malloc);
 }
 
 static void allocate_plainly(struct ledger_worker *w, size_t size, size_t count, size_t large)
@@ -203,21 +204,20 @@ static void allocate_aligned(struct ledger_worker *w, size_t size)
 	ledger_plain(w, S(aligned_alloc_16), &q, q.size);
 	q.size = size;
 	ledger_plain(w, S(valloc), &q, size);
-	if (pvalloc_fits)
+	if (before[ledger_thread(w)].pvalloc_fits)
 		ledger_plain(w, S(pvalloc), &q, size);
 }
 
 /* Blocks that no recording knows: their end is nobody's, a realloc makes a new one of them. */
 static void use_up_before(struct ledger_worker *w, size_t size)
 {
-	size_t *used = &before[ledger_thread(w)].used;
-	void **blocks = before[ledger_thread(w)].blocks;
+	struct before *mine = &before[ledger_thread(w)];
 	struct ledger_request q = {.size = size};
 
-	if (*used + 2 > BEFORE)
+	if (mine->used + 2 > BEFORE)
 		return;
-	free(blocks[(*used)++]);
-	q.old = blocks[(*used)++];
+	free(mine->blocks[mine->used++]);
+	q.old = mine->blocks[mine->used++];
 	ledger_plain(w, S(realloc_before), &q, size);
 }
 
