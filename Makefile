@@ -36,6 +36,8 @@ TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
 	$(if $(shell command -v rustc),,rustc)
+# What `make bench` sets beside alloctrace, and lets it trace.
+BENCH_PACKAGES := g++ bpftrace heaptrack redis-tools sqlite3 libjemalloc2
 
 BPF_SOURCES  := bpf/alloctrace.bpf.c
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)
@@ -137,7 +139,7 @@ check: setup
 	@$(MAKE) $(JOBS) --no-print-directory run-tests
 
 .PHONY: run-tests
-run-tests: $(BIN) unit-tests targets
+run-tests: $(BIN) unit-tests targets bench-tools
 	@/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN)
 
 # Other kernels, in virtual machines: minutes, and downloads.
@@ -159,6 +161,36 @@ $(BUILD)/unwind_dump: tools/unwind_dump.c $(BUILD)/liballoctrace.a
 
 .PHONY: tools
 tools: $(BUILD)/unwind_dump
+
+# --- what it costs -------------------------------------------------------------------------------
+
+# A target: its malloc is to be the C library's, so never with a sanitizer.
+$(BUILD)/bench/loop: tools/bench/loop.c tests/targets/target.h
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) -D_GNU_SOURCE -fno-builtin -pthread -Itests/targets $< -o $@
+
+$(BUILD)/bench/%: tools/bench/%.c $(BUILD)/liballoctrace.a
+	@mkdir -p $(@D)
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a $(LIBS) -o $@
+
+.PHONY: bench-tools
+bench-tools: $(BUILD)/bench/loop $(BUILD)/bench/floor $(BUILD)/bench/usual
+
+# make bench BENCH=loop1,redis measures these alone; ROUNDS=9 takes more of each.
+.PHONY: bench
+bench: setup
+	@tools/setup.sh $(BENCH_PACKAGES)
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) bench-tools
+	@tools/bench.py --alloctrace $(BIN) --tools $(BUILD)/bench --workloads '$(BENCH)' --output $(BUILD)/bench.json \
+		$(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Two threads in malloc and free for a minute, twice: what is lost, and what alloctrace uses.
+.PHONY: bench-soak
+bench-soak: setup
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) bench-tools
+	@tools/bench.py --soak --alloctrace $(BIN) --tools $(BUILD)/bench --output $(BUILD)/bench-soak.json
 
 .PHONY: demo
 demo: setup
