@@ -34,14 +34,13 @@ static __always_inline bool is_return(struct pt_regs *ctx)
 	return PT_REGS_IP(ctx) != bpf_get_func_ip(ctx);
 }
 
-/* An operand of a call: where the ABI has an argument of its number, or where the cookie says. */
+/* An operand of a call: the argument of its number, or what is in the register of the cookie. */
 static __always_inline __u64 operand(struct pt_regs *ctx, __u64 cookie, __u32 number)
 {
-	__u32 moved = cookie >> (COOKIE_OPERANDS_SHIFT + number * COOKIE_OPERAND_BITS) &
-		      COOKIE_OPERAND_MASK;
-
-	if (moved)
-		return read_register(ctx, moved - 1);
+	if (cookie & COOKIE_MOVED)
+		return read_register(
+			ctx, cookie >> (COOKIE_OPERANDS_SHIFT + number * COOKIE_OPERAND_BITS) &
+				     COOKIE_OPERAND_MASK);
 	switch (number) {
 	case 0:
 		return PT_REGS_PARM1(ctx);
@@ -50,6 +49,12 @@ static __always_inline __u64 operand(struct pt_regs *ctx, __u64 cookie, __u32 nu
 	default:
 		return PT_REGS_PARM3(ctx);
 	}
+}
+
+/* Is this what nearly all hits are: a function of that shape, with everything in its place? */
+static __always_inline bool is_plain(__u64 cookie, enum allocator_shape shape)
+{
+	return (__u32)cookie >> COOKIE_SHAPE_SHIFT == shape;
 }
 
 /* count * size; all ones where that does not fit: such a call fails, and is counted as failed. */
@@ -65,6 +70,11 @@ static __always_inline __u64 array_size(__u64 count, __u64 size)
 	return product;
 }
 
+static __always_inline __u64 whole_pages(__u64 size)
+{
+	return size > ~0ULL - (PAGE_SIZE - 1) ? ~0ULL : (size + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+}
+
 static __always_inline void read_operands(struct pt_regs *ctx, __u64 cookie, struct call *call)
 {
 	switch (call->shape) {
@@ -74,7 +84,11 @@ static __always_inline void read_operands(struct pt_regs *ctx, __u64 cookie, str
 	case SHAPE_CALLOC:
 		call->size = array_size(operand(ctx, cookie, 0), operand(ctx, cookie, 1));
 		break;
+	case SHAPE_PVALLOC:
+		call->size = whole_pages(operand(ctx, cookie, 0));
+		break;
 	case SHAPE_REALLOC:
+	case SHAPE_XALLOCX:
 	case SHAPE_POSIX_MEMALIGN:
 		call->pointer = operand(ctx, cookie, 0);
 		call->size = operand(ctx, cookie, 1);
@@ -102,7 +116,8 @@ static __always_inline bool choose_other(struct pt_regs *ctx, __u64 cookie, __u3
 	count_up(cpu, COUNT_CALLS);
 	call->hit = !sample_passes(cpu, call->size);
 	/* realloc frees what it is given and allocates: either may be of a sampled block. */
-	if (call->shape == SHAPE_REALLOC || call->shape == SHAPE_REALLOCARRAY)
+	if (call->shape == SHAPE_REALLOC || call->shape == SHAPE_REALLOCARRAY ||
+	    call->shape == SHAPE_XALLOCX)
 		call->reallocs = is_live(slot, call->pointer);
 	return call->hit || call->reallocs;
 }
@@ -139,19 +154,23 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 
 	if (!cpu)
 		return 1;
-	if (cookie >> COOKIE_SHAPE_SHIFT == SHAPE_MALLOC) {
+	if (is_plain(cookie, SHAPE_MALLOC)) {
 		count_up(cpu, COUNT_CALLS);
 		if (sample_passes(cpu, PT_REGS_PARM1(ctx)))
 			return pass(ctx, slot, cpu, always_returns);
 	}
 
-	struct call call = {.hit = true, .shape = cookie >> COOKIE_SHAPE_SHIFT & COOKIE_SHAPE_MASK};
+	struct call call = {
+		.hit = true,
+		.shape = cookie >> COOKIE_SHAPE_SHIFT & COOKIE_SHAPE_MASK,
+		.site = cookie >> COOKIE_SITE_SHIFT,
+	};
 
 	if (call.shape == SHAPE_HANDOVER) {
 		hand_over(ctx, cookie, slot, cpu);
 		return 1;
 	}
-	if (cookie >> COOKIE_SHAPE_SHIFT == SHAPE_MALLOC)
+	if (is_plain(cookie, SHAPE_MALLOC))
 		call.size = PT_REGS_PARM1(ctx);
 	else if (!choose_other(ctx, cookie, slot, cpu, &call))
 		return pass(ctx, slot, cpu, always_returns);
@@ -201,7 +220,7 @@ int free_entry(struct pt_regs *ctx)
 	struct live_block block;
 	struct target *target;
 
-	if (cookie >> COOKIE_SHAPE_SHIFT != SHAPE_FREE)
+	if (!is_plain(cookie, SHAPE_FREE))
 		key.address = operand(ctx, cookie, 0);
 	if (!cpu || !key.address)
 		return 0;

@@ -142,6 +142,7 @@ struct call {
 	__u64 size;
 	__u64 pointer; /* realloc: the old block; posix_memalign: where the result goes */
 	__u32 shape;   /* enum allocator_shape */
+	__u32 site;    /* its number */
 	bool hit;      /* to be sampled */
 	bool reallocs; /* pointer is a block that may be in the live set */
 };
@@ -151,14 +152,15 @@ struct call {
  * returns: it may fail by itself, or hand over to another that is not lost.
  */
 static __always_inline void call_sample(struct pt_regs *ctx, struct target *target, __u32 slot,
-					struct cpu_state *cpu, struct pending_call *call)
+					struct cpu_state *cpu, __u32 site,
+					struct pending_call *call)
 {
 	__u64 return_address = 0;
 	enum counter outcome = COUNT_NESTED;
 
 	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)PT_REGS_SP(ctx));
 	/* Most nested calls are made by the outer function itself: no walk for those. */
-	if (!is_nested_in(slot, NESTED_RELATIVE, return_address - PT_REGS_IP(ctx)) &&
+	if (!is_nested_in(slot, NESTED_RELATIVE | site, return_address - PT_REGS_IP(ctx)) &&
 	    !is_nested_in(slot, target->epoch, return_address))
 		outcome = stack_record(ctx, target, slot, return_address, &call->stack);
 	call->sampled = outcome != COUNT_NESTED;
@@ -192,7 +194,7 @@ static __always_inline int call_begin(struct pt_regs *ctx, __u32 slot, struct cp
 	pending_drop(cpu, &key);
 	pending_call.epoch = target->epoch;
 	if (call->hit)
-		call_sample(ctx, target, slot, cpu, &pending_call);
+		call_sample(ctx, target, slot, cpu, call->site, &pending_call);
 	/* A realloc within a realloc finds the block taken out already. */
 	if (call->reallocs)
 		pending_call.has_old =
@@ -281,12 +283,15 @@ static __always_inline void realloc_settle(struct cpu_state *cpu, __u32 slot,
 
 /*
  * The address that a call returned, 0 where it failed. posix_memalign returns an error number and
- * stores the address. False: the address cannot be read.
+ * stores the address, xallocx a size, which is the old one where it could not grow. False: the
+ * address cannot be read.
  */
 static __always_inline bool call_result(struct pt_regs *ctx, const struct pending_call *call,
 					__u64 *address)
 {
 	*address = PT_REGS_RC(ctx);
+	if (call->shape == SHAPE_XALLOCX)
+		*address = *address >= call->size ? call->pointer : 0;
 	if (call->shape != SHAPE_POSIX_MEMALIGN)
 		return true;
 	if (*address & 0xffffffff) { /* an int: the upper half of the register is anything */

@@ -3,6 +3,8 @@
 #define ALLOCTRACE_REGISTERS_BPF_H
 
 #if defined(__TARGET_ARCH_x86)
+#define PAGE_SIZE 4096ULL
+
 /*
  * A register by its number, as instructions encode it. The barriers keep clang from making one load
  * at a computed offset of all of these, which the verifier refuses.

@@ -33,6 +33,8 @@ enum allocator_shape {
 	SHAPE_CALLOC,	      /* (count, size) -> pointer */
 	SHAPE_REALLOC,	      /* (pointer, size) -> pointer */
 	SHAPE_REALLOCARRAY,   /* (pointer, count, size) -> pointer */
+	SHAPE_PVALLOC,	      /* (size) -> pointer to whole pages: their size is what counts */
+	SHAPE_XALLOCX,	      /* (pointer, size) -> size it now has, in place */
 	SHAPE_POSIX_MEMALIGN, /* (pointer to the result, size) -> 0 or errno */
 	SHAPE_FREE,	      /* (pointer) */
 	SHAPE_HANDOVER,	      /* no function: a jump from one of these into another */
@@ -45,22 +47,25 @@ enum allocator_shape {
 
 /*
  * A link's cookie: what a program has to know about the place it was hit at.
- * bits 0-15: slot of the target; 16-23: enum allocator_shape; from 24: for each operand 5 bits, which
- * register holds it, plus 1. 0 there: the operand's number is that of the argument, and it is where
- * the ABI has it. So whatever stands for a plain malloc or free is one comparison.
- * A handover has its condition from bit 24 on. 63: a flag.
+ * bits 0-15: slot of the target; 16-23: enum allocator_shape; 24, 25: flags, see below; from 32: for
+ * each operand 5 bits, the register that holds it (a handover has its condition there); 48-63: the
+ * site's number among those of the target.
+ * So a plain malloc or free is one comparison of the lower half.
  */
 #define COOKIE_TARGET_MASK    0xffffU
 #define COOKIE_SHAPE_SHIFT    16
 #define COOKIE_SHAPE_MASK     0xffU
-#define COOKIE_OPERANDS_SHIFT 24
+#define COOKIE_OPERANDS_SHIFT 32
 #define COOKIE_OPERAND_BITS   5
 #define COOKIE_OPERAND_MASK   31U
+#define COOKIE_SITE_SHIFT     48
+/* An operand is not the argument of its number, or not where the ABI has that. */
+#define COOKIE_MOVED (1U << 24)
 /*
  * An exception may pass through the function, and nothing guards its return address (see
  * tracer_guard()): the return of a call that might fail must not be probed.
  */
-#define COOKIE_UNGUARDED (1ULL << 63)
+#define COOKIE_UNGUARDED (1U << 25)
 
 /*
  * A jump that hands over is taken always, or as x86's condition code 0 to 15 says (the low four bits
@@ -227,9 +232,9 @@ struct count {
 struct nested_key {
 	__u64 address; /* or return address - address of the probe site */
 	__u32 target;
-	__u32 epoch; /* or NESTED_RELATIVE */
+	__u32 epoch; /* or NESTED_RELATIVE | number of the site */
 };
-#define NESTED_RELATIVE (~0U)
+#define NESTED_RELATIVE (1U << 31)
 
 /*
  * Size classes: exact up to 127 bytes, then 64 to an octave, so that none is wider than 1/64 of its

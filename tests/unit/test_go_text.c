@@ -167,7 +167,7 @@ static void go_functions_of_an_allocators_names_are_no_allocator(void **state)
 	if (!has_go)
 		skip();
 	image = open_image("pure");
-	assert_int_equal(allocator_find(image, &allocator), -ENOENT);
+	assert_int_equal(allocator_find(image, NULL, NULL, &allocator), -ENOENT);
 	image_free(image);
 }
 
@@ -183,7 +183,7 @@ static void c_allocator_in_a_go_program_is_one(void **state)
 		struct allocator *allocator = NULL;
 		struct image *image = open_image(names[i]);
 
-		assert_int_equal(allocator_find(image, &allocator), 0);
+		assert_int_equal(allocator_find(image, NULL, NULL, &allocator), 0);
 		assert_int_equal(allocator->function_count, 2);
 		allocator_free(allocator);
 		image_free(image);

@@ -14,7 +14,7 @@
 		{.name = "memalign", .shape = SHAPE_MALLOC, .arguments = {1}},                     \
 		{.name = "posix_memalign", .shape = SHAPE_POSIX_MEMALIGN, .arguments = {0, 2}},    \
 		{.name = "valloc", .shape = SHAPE_MALLOC, .arguments = {0}},                       \
-		{.name = "pvalloc", .shape = SHAPE_MALLOC, .arguments = {0}},                      \
+		{.name = "pvalloc", .shape = SHAPE_PVALLOC, .arguments = {0}},                     \
 		{.name = "free", .shape = SHAPE_FREE, .arguments = {0}},                           \
 		{.name = "cfree", .shape = SHAPE_FREE, .arguments = {0}},                          \
 		{.name = "free_sized", .shape = SHAPE_FREE, .arguments = {0}},                     \
@@ -31,8 +31,7 @@ static const struct family_function jemalloc_functions[] = {
 	{.name = "rallocx", .shape = SHAPE_REALLOC, .arguments = {0, 1}},
 	{.name = "dallocx", .shape = SHAPE_FREE, .arguments = {0}},
 	{.name = "sdallocx", .shape = SHAPE_FREE, .arguments = {0}},
-	{.name = "xallocx",
-	 .unprobed = "grows or shrinks in place: the block keeps the size it had"},
+	{.name = "xallocx", .shape = SHAPE_XALLOCX, .arguments = {0, 1}},
 	{0},
 };
 
@@ -75,6 +74,7 @@ static const struct family_function mimalloc_functions[] = {
 	{.name = "mallocn", .shape = SHAPE_CALLOC, .arguments = {0, 1}},
 	{.name = "reallocn", .shape = SHAPE_REALLOCARRAY, .arguments = {0, 1, 2}},
 	{.name = "reallocarray", .shape = SHAPE_REALLOCARRAY, .arguments = {0, 1, 2}},
+	{.name = "expand", .shape = SHAPE_REALLOC, .arguments = {0, 1}},
 	{.name = "rezalloc", .shape = SHAPE_REALLOC, .arguments = {0, 1}},
 	{.name = "recalloc", .shape = SHAPE_REALLOCARRAY, .arguments = {0, 1, 2}},
 	{.name = "malloc_aligned", .shape = SHAPE_MALLOC, .arguments = {0}},
@@ -186,6 +186,7 @@ size_t shape_operands(enum allocator_shape shape)
 	static const uint8_t operands[SHAPE_COUNT] = {
 		[SHAPE_MALLOC] = 1,	  [SHAPE_CALLOC] = 2,	      [SHAPE_REALLOC] = 2,
 		[SHAPE_REALLOCARRAY] = 3, [SHAPE_POSIX_MEMALIGN] = 2, [SHAPE_FREE] = 1,
+		[SHAPE_PVALLOC] = 1,	  [SHAPE_XALLOCX] = 2,
 	};
 
 	return operands[shape];

@@ -301,8 +301,8 @@ static int mark_nested(const struct tracer *tracer, const struct allocator *allo
 		     : 0;
 }
 
-/* As they are seen from every probe site. */
-static int mark_relative(const struct tracer *tracer, uint32_t slot,
+/* As they are seen from every probe site; these are numbered from `first` on. */
+static int mark_relative(const struct tracer *tracer, uint32_t slot, uint32_t first,
 			 const struct allocator *allocator, enum tracer_throwing throwing)
 {
 	int err = 0;
@@ -315,7 +315,7 @@ static int mark_relative(const struct tracer *tracer, uint32_t slot,
 					  (struct nested_key){
 						  .address = -function->site,
 						  .target = slot,
-						  .epoch = NESTED_RELATIVE,
+						  .epoch = NESTED_RELATIVE | (first + (uint32_t)i),
 					  });
 	}
 	return err;
@@ -353,7 +353,7 @@ void tracer_unnest(struct tracer *tracer, uint32_t slot)
 	/* The key before the one that is deleted stays, so that the walk goes on from there. */
 	while (!bpf_map_get_next_key(fd, previous, &keys[0])) {
 		if (keys[0].target == slot && keys[0].epoch != epoch &&
-		    keys[0].epoch != NESTED_RELATIVE) {
+		    !(keys[0].epoch & NESTED_RELATIVE)) {
 			bpf_map_delete_elem(fd, &keys[0]);
 			continue;
 		}
@@ -396,16 +396,19 @@ static void sites_add(struct sites *sites, uint64_t offset, uint64_t cookie)
 }
 
 /* The cookie of a function, see include/alloctrace.h. */
-static uint64_t function_cookie(uint32_t slot, const struct allocator_function *function,
+static uint64_t function_cookie(uint32_t slot, uint32_t number,
+				const struct allocator_function *function,
 				enum tracer_throwing throwing)
 {
-	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT;
+	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
+			  (uint64_t)number << COOKIE_SITE_SHIFT;
 
 	for (size_t i = 0; i < shape_operands(function->shape); i++) {
-		uint64_t moved = function->registers[i] + 1U;
+		uint64_t where = function->registers[i];
 
-		if (function->registers[i] != probe_argument_register((uint8_t)i))
-			cookie |= moved << (COOKIE_OPERANDS_SHIFT + i * COOKIE_OPERAND_BITS);
+		cookie |= where << (COOKIE_OPERANDS_SHIFT + i * COOKIE_OPERAND_BITS);
+		if (where != probe_argument_register((uint8_t)i))
+			cookie |= COOKIE_MOVED;
 	}
 	if (function->throws && throwing == THROWING_IF_SAFE)
 		cookie |= COOKIE_UNGUARDED;
@@ -425,9 +428,13 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	CLEANUP(sites_deinit) struct sites allocate = {0};
 	CLEANUP(sites_deinit) struct sites release = {0};
 	size_t before = tracer->links.count;
-	uint32_t functions;
-	int err = mark_relative(tracer, slot, allocator, throwing);
+	uint32_t first = tracer->site_numbers[slot], functions;
+	int err;
 
+	if (first + allocator->function_count > UINT16_MAX)
+		return -E2BIG;
+	tracer->site_numbers[slot] += (uint16_t)allocator->function_count;
+	err = mark_relative(tracer, slot, first, allocator, throwing);
 	if (!err)
 		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
 	if (!err)
@@ -442,7 +449,8 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 
 		if (is_probed(function->throws, throwing))
 			sites_add(shape_allocates(function->shape) ? &allocate : &release,
-				  function->site_offset, function_cookie(slot, function, throwing));
+				  function->site_offset,
+				  function_cookie(slot, first + (uint32_t)i, function, throwing));
 	}
 	functions = allocate.count;
 	vec_for_each(handover, &allocator->handovers) {
@@ -467,7 +475,7 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	err = sites_init(&sites, image, process->pid, unwinder->function_count);
 	for (size_t i = 0; i < unwinder->function_count && !err; i++)
 		sites_add(&sites, unwinder->functions[i].site_offset,
-			  function_cookie(slot, &unwinder->functions[i], THROWING_GUARDED));
+			  function_cookie(slot, 0, &unwinder->functions[i], THROWING_GUARDED));
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (err)

@@ -25,6 +25,7 @@ struct tracer {
 	struct alloctrace_bpf *bpf; /* owned */
 	struct tracer_options options;
 	enum tracer_kind kind;
+	uint16_t *site_numbers;	      /* owned; by slot: sites numbered so far */
 	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
 	struct ring_buffer *requests; /* owned */
 	struct tables tables;

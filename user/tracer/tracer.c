@@ -215,7 +215,8 @@ int tracer_new(const struct tracer_options *options, struct tracer **out)
 	if (!tracer)
 		return -ENOMEM;
 	tracer->options = *options;
-	if (tables_init(&tracer->tables, options->targets)) {
+	tracer->site_numbers = calloc(options->targets, sizeof(*tracer->site_numbers));
+	if (!tracer->site_numbers || tables_init(&tracer->tables, options->targets)) {
 		tracer_free(tracer);
 		return -ENOMEM;
 	}
@@ -260,6 +261,7 @@ void tracer_free(struct tracer *tracer)
 		return;
 	tracer_detach(tracer);
 	free(tracer->links.items);
+	free(tracer->site_numbers);
 	ring_buffer__free(tracer->requests);
 	unmap_array(&tracer->targets);
 	unmap_array(&tracer->rows);
