@@ -66,6 +66,13 @@ KINDS = [
 ]
 
 
+# Allocators as libraries that can be preloaded.
+LIBRARIES = f"/usr/lib/{os.uname().machine}-linux-gnu"
+JEMALLOC = f"{LIBRARIES}/libjemalloc.so.2"
+TCMALLOC = f"{LIBRARIES}/libtcmalloc_minimal.so.4"
+MIMALLOC = f"{LIBRARIES}/libmimalloc.so.2"
+
+
 class Process:
     """A child whose output goes to files, so that it never blocks on a test that does not read."""
 
@@ -96,14 +103,14 @@ class Process:
             f"status {self.process.poll()}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
         )
 
-    def wait_until(self, condition, what):
+    def wait_until(self, condition, what, limit=LIMIT):
         """Like wait_for, but gives up at once when the process has ended without it."""
 
         def value_or_end():
             ended = self.ended  # before the last look
             return condition() or (ended and "ended")
 
-        value = wait_for(value_or_end, f"{what} of {self.describe()}")
+        value = wait_for(value_or_end, f"{what} of {self.describe()}", limit)
         if value == "ended":
             raise AssertionError(f"ended before {what}: {self.describe()}")
         return value
@@ -140,14 +147,14 @@ class Target(Process):
             self.kill()
             raise
 
-    def next_line(self, what="a line"):
+    def next_line(self, what="a line", limit=LIMIT):
         """The next whole line on its stdout."""
 
         def line():
             lines = self.stdout.split("\n")[:-1]
             return lines[self.lines_seen :][:1]
 
-        text = self.wait_until(line, what)[0]
+        text = self.wait_until(line, what, limit)[0]
         self.lines_seen += 1
         return text
 
@@ -155,10 +162,10 @@ class Target(Process):
         self.process.stdin.write(f"{text}\n".encode())
         self.process.stdin.flush()
 
-    def work(self):
+    def work(self, limit=LIMIT):
         """Lets a ledger do its work, and returns its books."""
         self.say()
-        return parse_books(self.next_line("the books"))
+        return parse_books(self.next_line("the books", limit))
 
     def ask_count(self, word):
         """SIGUSR1 makes some targets print 'word N ...': N."""
@@ -257,6 +264,28 @@ class Case(unittest.TestCase):
             + sum(profile.losses().values()),
             "\n".join(profile.comments),
         )
+
+    def ledger(self, program, *arguments, preload=None):
+        """A ledger that uses the allocator that it was linked with, or one that is preloaded."""
+        environment = dict(os.environ, LD_PRELOAD=preload) if preload else None
+        target = self.target(program, *arguments, env=environment)
+        if preload:
+            # A library that cannot be preloaded is no error for the loader.
+            self.assertIn(os.path.realpath(preload), read_text(f"/proc/{target.pid}/maps"))
+        return target
+
+    def assert_nothing_lost(self, profile):
+        self.assertEqual({name: count for name, count in profile.losses().items() if count}, {})
+        self.assert_books_balance(profile)
+
+    def assert_exact(self, profile, books):
+        """The profile holds what the books hold, to the unit, and nothing else."""
+        self.assert_books(profile, books)
+        self.assertNotIn(None, profile.sites(), profile.unnamed())
+        self.assertEqual(
+            profile.totals(), tuple(map(sum, zip(*(figures[:4] for figures in books.values()))))
+        )
+        self.assert_nothing_lost(profile)
 
     def assert_books(self, profile, books, but=()):
         """Every site's four figures are those of the ledger, to the unit; sites `but` are not looked at."""

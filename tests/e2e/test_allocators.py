@@ -3,35 +3,12 @@
 By every kind of probe: a kernel without sessions has to give the same figures.
 """
 
-import os
 import unittest
 
-from lib import KINDS, Case, read_text
-
-LIBRARIES = f"/usr/lib/{os.uname().machine}-linux-gnu"
-JEMALLOC = f"{LIBRARIES}/libjemalloc.so.2"
-TCMALLOC = f"{LIBRARIES}/libtcmalloc_minimal.so.4"
-MIMALLOC = f"{LIBRARIES}/libmimalloc.so.2"
+from lib import JEMALLOC, KINDS, MIMALLOC, TCMALLOC, Case
 
 
 class Allocators(Case):
-    def ledger(self, program, *arguments, preload=None):
-        environment = dict(os.environ, LD_PRELOAD=preload) if preload else None
-        target = self.target(program, *arguments, env=environment)
-        if preload:
-            # A library that cannot be preloaded is no error for the loader.
-            self.assertIn(os.path.realpath(preload), read_text(f"/proc/{target.pid}/maps"))
-        return target
-
-    def assert_exact(self, profile, books):
-        self.assert_books(profile, books)
-        self.assertNotIn(None, profile.sites(), profile.unnamed())
-        self.assertEqual(
-            profile.totals(), tuple(map(sum, zip(*(figures[:4] for figures in books.values()))))
-        )
-        self.assertEqual({name: count for name, count in profile.losses().items() if count}, {})
-        self.assert_books_balance(profile)
-
     def check(self, program, preload=None):
         for kind in KINDS:
             with self.subTest(kind):
@@ -48,6 +25,9 @@ class Allocators(Case):
 
     def test_glibc_static_pie_is_exact(self):
         self.check("ledger_static_pie")
+
+    def test_glibc_static_without_symbols_but_with_a_debug_file_is_exact(self):
+        self.check("ledger_stripped")
 
     def test_musl_is_exact(self):
         self.check("ledger_musl")

@@ -15,18 +15,17 @@ FIGURES = ["alloc objects", "alloc bytes", "inuse objects", "inuse bytes"]
 
 
 class Run:
-    """One recording of the ledger: {site: [(estimate, truth, variance) of the four figures]}, and its table."""
+    """One recording of a ledger: {site: [(estimate, truth, variance) of the four figures]}, and its summary."""
 
-    def __init__(self, case, seed):
-        target = case.target(
-            "ledger", "--sizes", "mixed", "--threads", "2", "--rounds", "60",
-            "--seed", seed, "--period", PERIOD,
+    def __init__(self, case, seed, program="ledger", preload=None, rounds=60):
+        target = case.ledger(
+            program, "--sizes", "mixed", "--threads", "2", "--rounds", rounds,
+            "--seed", seed, "--period", PERIOD, preload=preload,
         )  # fmt: skip
         profile, books, result = case.record(target, "-T", "1000")
         target.kill()
         case.assertEqual(profile.period, PERIOD)
-        case.assert_books_balance(profile)
-        case.assertEqual(sum(profile.losses().values()), 0, profile.losses())
+        case.assert_nothing_lost(profile)
         sites = profile.sites()
         case.assertEqual(set(sites) - set(books), set(), profile.unnamed())
         self.figures = {
@@ -34,7 +33,11 @@ class Run:
             for site, truth in books.items()
         }
         self.profile = profile
-        self.table = read_table(result.stdout)
+        self.summary = result.stdout
+
+    @property
+    def table(self):
+        return read_table(self.summary)
 
 
 def distance(figures):
@@ -86,8 +89,9 @@ class Estimates(Case):
         covered = cases = 0
         missed = []
         for run in self.recorded():
-            self.assertEqual(len(run.table), len(run.profile.sites()))
-            for site, row in run.table.items():
+            table = run.table
+            self.assertEqual(len(table), len(run.profile.sites()))
+            for site, row in table.items():
                 for (value, low, high), (_, truth, _) in zip(row, run.figures[site]):
                     cases += 1
                     if low <= truth <= high:

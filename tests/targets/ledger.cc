@@ -92,7 +92,7 @@ void cxx_round(ledger_worker *w)
 	ledger_plain(w, S(new_class_aligned), &q, sizeof(aligned_class));
 	ledger_plain(w, S(new_class_array), &q, 3 * sizeof(plain_class));
 
-	q.size = 200000 + ledger_draw(w) % 100000;
+	q.size = ledger_draw_large(w);
 	ledger_plain(w, S(new_large), &q, q.size);
 }
 

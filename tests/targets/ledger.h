@@ -87,6 +87,8 @@ int ledger_main(int argc, char **argv);
 
 int ledger_thread(const struct ledger_worker *w); /* from 0 */
 uint64_t ledger_draw(struct ledger_worker *w); /* a random number, the same in each run of a seed */
+/* A size that may be on either side of an mmap threshold; seldom so, as that costs page faults. */
+size_t ledger_draw_large(struct ledger_worker *w);
 
 /* One call that allocates size bytes. It has to succeed, has to fail, or may do either. */
 struct ledger_block ledger_allocate(struct ledger_worker *w, const struct ledger_site *site,

@@ -78,6 +78,13 @@ uint64_t ledger_draw(struct ledger_worker *w)
 	return z ^ (z >> 31);
 }
 
+size_t ledger_draw_large(struct ledger_worker *w)
+{
+	if (ledger_draw(w) % 8)
+		return 5000 + ledger_draw(w) % 20000;
+	return (100 << 10) + ledger_draw(w) % (400 << 10);
+}
+
 static struct figures *figures_of(struct ledger_worker *w, const struct ledger_site *site)
 {
 	for (size_t i = 0; i < group_count; i++) {

@@ -248,8 +248,7 @@ static void c_round(struct ledger_worker *w)
 {
 	size_t size = 1 + ledger_draw(w) % 2000;
 	size_t count = 1 + ledger_draw(w) % 8;
-	size_t large = (100 << 10) +
-		       ledger_draw(w) % (400 << 10); /* on both sides of the mmap threshold */
+	size_t large = ledger_draw_large(w);
 	char text[2001];
 	struct ledger_request q = {.size = size, .text = text};
 

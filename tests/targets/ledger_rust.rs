@@ -54,6 +54,7 @@ extern "C" {
     fn ledger_add(group: *const Group);
     fn ledger_main(argc: c_int, argv: *const *const c_char) -> c_int;
     fn ledger_draw(w: *mut Worker) -> u64;
+    fn ledger_draw_large(w: *mut Worker) -> usize;
     fn ledger_plain(w: *mut Worker, site: *const Site, q: &Request, size: usize);
     fn ledger_allocate(w: *mut Worker, site: *const Site, q: &Request, size: usize) -> Block;
     fn ledger_take_over(w: *mut Worker, old: Block, site: *const Site, q: &Request, size: usize);
@@ -261,7 +262,7 @@ fn reallocate(w: *mut Worker, from: Index, size: usize, to: Index, new_size: usi
 
 extern "C" fn round(w: *mut Worker) {
     let size = 8 + draw(w, 2000);
-    let large = 100_000 + draw(w, 400_000); // on both sides of the mmap threshold
+    let large = unsafe { ledger_draw_large(w) };
 
     plain(w, Index::BOX, BOX_SIZE);
     plain(w, Index::VEC, size);
