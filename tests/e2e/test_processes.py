@@ -1,0 +1,65 @@
+"""Threads and children that come and go: the counts stay right, or the loss has a name."""
+
+import os
+import re
+import unittest
+
+from lib import KINDS, Case, parse_books
+
+ABANDONED = "call left by a jump, never returned"
+IN_FLIGHT = "call not finished at the end"
+
+
+class Processes(Case):
+    def spawn(self, kind, *arguments):
+        """(profile, books, how many thread ids were reused)"""
+        target = self.target("spawner", *arguments)
+
+        def work():
+            target.say()
+            reused = int(re.match(r"reused (\d+)$", target.next_line("its report")).group(1))
+            return parse_books(target.next_line("the books")), reused
+
+        profile, (books, reused), _ = self.record(target, "-s", "1", "--attach", kind, work=work)
+        target.say()
+        self.assertEqual(target.wait(), 0, target.describe())
+        self.assert_books_balance(profile)
+        return profile, books, reused
+
+    def assert_only_thread_starts_are_unnamed(self, profile):
+        for frames in profile.unnamed():
+            names = [frame.name for frame in frames]
+            self.assertTrue([name for name in names if "pthread_create" in name], names)
+
+    def test_threads_that_start_children_and_end_are_exact(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                profile, books, _ = self.spawn(kind, "come-and-go", "60")
+                self.assertEqual(books["thread"][0], 60 * 4 * 20)
+                self.assert_books(profile, books)
+                self.assert_nothing_lost(profile)
+                self.assert_only_thread_starts_are_unnamed(profile)
+
+    def test_threads_that_end_inside_malloc_are_counted_as_lost(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                profile, books, reused = self.spawn(kind, "end-inside", "200")
+                if os.access("/proc/sys/kernel/ns_last_pid", os.W_OK):
+                    self.assertGreater(reused, 0, "no thread id was used again")
+                self.assert_books(profile, books)
+                losses = {name: count for name, count in profile.losses().items() if count}
+                self.assertEqual(losses.pop(ABANDONED, 0) + losses.pop(IN_FLIGHT, 0), 200, losses)
+                self.assertEqual(losses, {})
+                self.assertNotIn("inside", profile.sites())
+                self.assert_only_thread_starts_are_unnamed(profile)
+
+    def test_memory_that_a_vforked_child_frees_or_allocates_is_its_parent_s(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                profile, books, _ = self.spawn(kind, "vfork", "100")
+                self.assert_books(profile, books)
+                self.assert_nothing_lost(profile)
+
+
+if __name__ == "__main__":
+    unittest.main()
