@@ -3,9 +3,10 @@
 By every kind of probe: a kernel without sessions has to give the same figures.
 """
 
+import signal
 import unittest
 
-from lib import JEMALLOC, KINDS, MIMALLOC, TCMALLOC, Case
+from lib import JEMALLOC, KINDS, MIMALLOC, TCMALLOC, Case, wait_for
 
 
 class Allocators(Case):
@@ -66,6 +67,31 @@ class Allocators(Case):
 
     def test_functions_of_tcmalloc_are_exact(self):
         self.check("ledger_tcmalloc")
+
+    def test_exceptions_pass_through_operators_new_of_allocators(self):
+        # mimalloc's end the process themselves where there is no memory.
+        for preload in (JEMALLOC, TCMALLOC):
+            for kind in KINDS:
+                with self.subTest(preload, kind=kind):
+                    self.check_exceptions(preload, kind)
+
+    def check_exceptions(self, preload, kind):
+        target = self.ledger("throws", preload=preload)
+
+        def work():
+            first = target.ask_count("caught")
+            wait_for(lambda: target.ask_count("caught") >= first + 500, "exceptions to be caught")
+
+        profile, _, _ = self.record(target, "-s", "1", "--attach", kind, work=work)
+        sites = profile.sites()
+        self.assertGreaterEqual(sites["calm"][0], 500)
+        self.assertLessEqual(sites["calm"][2], 1)
+        # What is thrown is allocated; what was asked for was not.
+        self.assertLessEqual(sites["throw"][3] + sites["throw_array"][3], 1000)
+        self.assertLess(sites["throw"][1] + sites["throw_array"][1], 1 << 30)
+        self.assert_nothing_lost(profile)
+        target.signal(signal.SIGTERM)
+        self.assertEqual(target.wait(), 0, target.describe())
 
 
 if __name__ == "__main__":
