@@ -27,11 +27,11 @@ WARNINGS := -Wall -Wextra -Werror -Wvla -Wshadow -Wstrict-prototypes -Wmissing-p
 CPPFLAGS += -D_GNU_SOURCE -DALLOCTRACE_VERSION='"$(VERSION)"' -Iuser -Iinclude -I$(BUILD)
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS := -std=gnu11 $(WARNINGS) -fno-omit-frame-pointer $(SAN_FLAGS) $(CFLAGS)
-LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -lm
+LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lm
 
 # What the build and the tests need, as Debian calls it.
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
-	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev
+	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
@@ -68,7 +68,8 @@ MISSING = $(strip $(call need,$(CC),command -v $(CC),gcc) \
 	$(call need,zlib,$(call header,zlib.h),zlib1g-dev) \
 	$(call need,libprotobuf-c,$(call header,protobuf-c/protobuf-c.h),libprotobuf-c-dev) \
 	$(call need,libiberty,$(call header,libiberty/demangle.h),libiberty-dev) \
-	$(call need,Zydis,$(call header,Zydis/Zydis.h),libzydis-dev))
+	$(call need,Zydis,$(call header,Zydis/Zydis.h),libzydis-dev) \
+	$(call need,liblzma,$(call header,lzma.h),liblzma-dev))
 
 # Checked once per build folder, before anything is compiled.
 $(BUILD)/.prerequisites:

@@ -1,5 +1,6 @@
 #include "cli.h"
 
+#include "extras.h"
 #include "util/units.h"
 #include "util/vec.h"
 
@@ -20,6 +21,9 @@ enum {
 	OPTION_MAX_LIVE,
 	OPTION_MAX_STACKS,
 	OPTION_NO_DEMANGLE,
+	OPTION_ALLOCATOR,
+	OPTION_SYMBOL,
+	OPTION_PROBE_THROWING,
 };
 
 static const struct argp_option options[] = {
@@ -31,6 +35,19 @@ static const struct argp_option options[] = {
 	{"sample-bytes", 's', "SIZE", 0,
 	 "Mean number of bytes between samples: 64KiB, 1MiB (default: 512KiB). 1 records every "
 	 "allocation: figures are exact, the target slows down",
+	 0},
+	{"allocator", OPTION_ALLOCATOR, "PATH:PREFIX", 0,
+	 "In the file PATH, PREFIX malloc, PREFIX free and so on are an allocator; may be repeated",
+	 0},
+	{"symbol", OPTION_SYMBOL, "KIND:NAME[:argN...]", 0,
+	 "The function NAME allocates or frees (alloc:pool_get:arg2, free:pool_put; the man page "
+	 "lists "
+	 "the kinds); may be repeated",
+	 0},
+	{"probe-throwing", OPTION_PROBE_THROWING, NULL, 0,
+	 "Also probe functions through which a C++ exception may pass where nothing makes that "
+	 "safe: "
+	 "an allocation that throws then ends the process",
 	 0},
 	{NULL, 0, NULL, 0, "What to write:", 2},
 	{"output", 'o', "PATH", 0,
@@ -131,6 +148,13 @@ static int parse_limit(const char *option, const char *text, uint32_t *limit)
 	return 0;
 }
 
+static error_t check_extra(int err, const char *message, const char *argument)
+{
+	if (err == -ENOMEM)
+		return ENOMEM;
+	return err ? usage_error(message, argument) : 0;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
 	static const char *const formats[] = {"pprof", "text", "folded"};
@@ -179,6 +203,17 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		return parse_limit("--max-live", argument, &settings->max_live);
 	case OPTION_MAX_STACKS:
 		return parse_limit("--max-stacks", argument, &settings->max_stacks);
+	case OPTION_ALLOCATOR:
+		return check_extra(extras_add_prefix(&settings->extras, argument),
+				   "--allocator: not PATH:PREFIX: '%s'", argument);
+	case OPTION_SYMBOL:
+		return check_extra(extras_add_symbol(&settings->extras, argument),
+				   "--symbol: not KIND:NAME[:argN...] with a kind's number of "
+				   "arguments: '%s'",
+				   argument);
+	case OPTION_PROBE_THROWING:
+		settings->probe_throwing = true;
+		return 0;
 	case OPTION_NO_DEMANGLE:
 		settings->no_demangle = true;
 		return 0;
@@ -269,4 +304,5 @@ void settings_deinit(struct settings *settings)
 {
 	free(settings->pids.items);
 	free(settings->command_line);
+	extras_deinit(&settings->extras);
 }

@@ -43,7 +43,8 @@ struct settings {
 	unsigned int top;
 	enum log_level log_level;
 	enum tracer_kind attach;
-	struct allocator_extras extras; /* owned: --allocator and --symbol */
+	struct allocator_extras extras; /* owned; --allocator and --symbol */
+	bool probe_throwing;		/* also what an exception may pass without a guard */
 	uint32_t max_live, max_stacks;	/* 0: by the sampling rate */
 	bool no_demangle;
 	struct output_owner owner; /* who called sudo */

@@ -14,9 +14,11 @@
 
 /* An image of a target that has an allocator, with probes in it. */
 struct probed_image {
-	const struct image *image;   /* borrowed from the process */
-	struct allocator *allocator; /* owned; NULL: looked at, has none */
-	struct allocator *unwinder;  /* owned; NULL: it does not unwind for exceptions */
+	const struct image *image;     /* borrowed from the process */
+	struct allocator *allocator;   /* owned; NULL: looked at, has none */
+	struct allocator *unwinder;    /* owned; NULL: it does not unwind for exceptions */
+	enum tracer_throwing throwing; /* what is done about its functions that may throw */
+	bool guarded;		       /* unwinder has its guard */
 };
 
 /* One process of a recording. */
@@ -28,8 +30,7 @@ struct target_record {
 		struct probed_image *items; /* every image that was looked at */
 		size_t count, capacity;
 	} images;
-	size_t probed;		       /* images with an allocator */
-	enum tracer_throwing throwing; /* what is done about functions that may throw */
+	size_t probed;	   /* images with an allocator */
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
 	int64_t ended_at;  /* 0: still running when the recording ended */
 	unsigned int children, executions;

@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include "coverage.h"
 #include "hazards.h"
 #include "output/pprof.h"
 #include "output/text.h"
@@ -117,37 +118,6 @@ static int add_mappings(struct profile *profile, const struct process *process)
 	return err;
 }
 
-/* "malloc+0 free+3 ...": functions and the offsets of their probe sites. */
-static int add_probes(struct profile *profile, const struct target_record *target)
-{
-	int err = 0;
-
-	vec_for_each(item, &target->images) {
-		CLEANUP(cleanup_free) char *functions = NULL;
-		size_t size;
-		FILE *to;
-
-		if (!item->allocator)
-			continue;
-		to = open_memstream(&functions, &size);
-		if (!to)
-			return -ENOMEM;
-		for (size_t i = 0; i < item->allocator->function_count; i++) {
-			const struct allocator_function *function = &item->allocator->functions[i];
-
-			fprintf(to, "%s%s+%llu%s", i ? " " : "", function->name,
-				(unsigned long long)(function->site - function->vaddr),
-				function->emulated ? "" : " (single-stepped)");
-		}
-		if (fclose(to))
-			return -ENOMEM;
-		err = profile_add_probe(profile, item->image->path, functions);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
 static int add_warnings(struct profile *profile, const struct recording *recording,
 			const struct target_record *target)
 {
@@ -257,7 +227,7 @@ static int build_profile(const struct recording *recording, const struct target_
 		err = add_walks(profile, &walks);
 	}
 	if (!err)
-		err = add_probes(profile, target);
+		err = coverage_report(recording, target, profile);
 	if (!err)
 		err = add_warnings(profile, recording, target);
 	if (!err)

@@ -1,5 +1,7 @@
 #include "targets.h"
 
+#include "binary/minidebug.h"
+#include "symbol/debuginfo.h"
 #include "util/clock.h"
 #include "util/vec.h"
 
@@ -62,11 +64,37 @@ int targets_open(struct recording *recording)
 	return EXIT_OK;
 }
 
-/* An image's allocator, by its own symbols. */
+static int is_symtab(const struct image_section_info *section, void *context)
+{
+	(void)context;
+	return section->header.sh_type == SHT_SYMTAB;
+}
+
+/*
+ * An image's allocator: by its own symbols, or, where it is stripped of them, by those that it
+ * carries compressed or that lie in a separate debug file.
+ */
 static int find_allocator(const struct recording *recording, const struct image *image,
 			  struct allocator **out)
 {
-	return allocator_find(image, NULL, &recording->settings->extras, out);
+	const struct allocator_extras *extras = &recording->settings->extras;
+	const char *source = ".gnu_debugdata";
+	struct image *symbols = NULL;
+	int err = allocator_find(image, NULL, extras, out);
+
+	if (err != -ENOENT || image_for_each_section(image, is_symtab, NULL))
+		return err;
+	if (minidebug_open(image, &symbols)) {
+		source = "separate debug file";
+		symbols = debuginfo_find_file(image, DEBUGINFO_ROOT);
+	}
+	if (!symbols)
+		return err;
+	err = allocator_find(image, symbols, extras, out);
+	if (!err)
+		(*out)->source = source;
+	image_free(symbols);
+	return err;
 }
 
 int targets_find_allocators(const struct recording *recording, struct target_record *target)
@@ -91,57 +119,75 @@ int targets_find_allocators(const struct recording *recording, struct target_rec
 	return 0;
 }
 
-static bool has_throwing(const struct target_record *target)
+/* Has it functions through which exceptions may pass: the user's own, or any? */
+static bool has_throwing(const struct allocator *allocator, bool custom)
 {
-	vec_for_each(item, &target->images) {
-		for (size_t i = 0; item->allocator && i < item->allocator->function_count; i++) {
-			if (item->allocator->functions[i].throws)
-				return true;
-		}
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		if (allocator->functions[i].throws && (allocator->functions[i].custom || !custom))
+			return true;
 	}
 	return false;
 }
 
 /*
- * Decides how functions through which exceptions pass are probed, where there are such: with a guard
- * in every image from index `from` on that unwinds, or else if they cannot fail.
+ * How the functions of an image that may throw are probed. A guard helps where it is known who will
+ * unwind: the image itself, by a function with a name, or another one. Without it an allocator's own
+ * functions are safe if they cannot fail; what the user's functions may throw is not known.
  */
-static int protect_throwing(struct recording *recording, struct target_record *target, size_t from)
+static enum tracer_throwing choose_throwing(const struct recording *recording,
+					    const struct target_record *target,
+					    const struct probed_image *item)
 {
-	int err = -EOPNOTSUPP;
+	if (!has_throwing(item->allocator, false))
+		return THROWING_LEFT_OUT;
+	if (tracer_can_guard(recording->tracer) &&
+	    (item->unwinder || item->allocator->throws_by_import))
+		return THROWING_GUARDED;
+	if (recording->settings->probe_throwing)
+		return THROWING_ANYWAY;
+	if (!has_throwing(item->allocator, true) &&
+	    tracer_chosen_kind(recording->tracer) == TRACER_SESSION &&
+	    !process_memory_is_limited(target->process))
+		return THROWING_IF_SAFE;
+	return THROWING_LEFT_OUT;
+}
 
-	if (!has_throwing(target))
-		return 0;
-	for (size_t i = target->throwing ? from : 0; i < target->images.count; i++) {
-		const struct probed_image *item = &target->images.items[i];
+/* Guards into all images that unwind, if there is anything to guard. */
+static int guard(struct recording *recording, struct target_record *target)
+{
+	bool needed = false;
+	int err = 0;
 
-		if (!item->unwinder)
+	vec_for_each(item, &target->images)
+		needed |= item->throwing == THROWING_GUARDED;
+	vec_for_each(item, &target->images) {
+		if (!needed || !item->unwinder || item->guarded || err)
 			continue;
 		err = tracer_guard(recording->tracer, target->slot, target->process, item->image,
 				   item->unwinder);
-		if (err && err != -EOPNOTSUPP)
-			return err;
-		if (!err)
-			target->throwing = THROWING_GUARDED;
+		item->guarded = !err;
 	}
-	if (target->throwing == THROWING_LEFT_OUT &&
-	    tracer_chosen_kind(recording->tracer) == TRACER_SESSION &&
-	    !process_memory_is_limited(target->process))
-		target->throwing = THROWING_IF_SAFE;
-	return 0;
+	return err;
 }
 
 int targets_attach(struct recording *recording, struct target_record *target, size_t from)
 {
-	int err = protect_throwing(recording, target, from);
+	int err;
 
+	for (size_t i = from; i < target->images.count; i++) {
+		struct probed_image *item = &target->images.items[i];
+
+		if (item->allocator)
+			item->throwing = choose_throwing(recording, target, item);
+	}
+	err = guard(recording, target);
 	for (size_t i = from; i < target->images.count && !err; i++) {
 		const struct probed_image *item = &target->images.items[i];
 
 		if (!item->allocator)
 			continue;
 		err = tracer_attach(recording->tracer, target->slot, target->process, item->image,
-				    item->allocator, target->throwing);
+				    item->allocator, item->throwing);
 		if (err)
 			break;
 		target->probed++;
@@ -160,7 +206,7 @@ void targets_remap(struct recording *recording, struct target_record *target)
 
 		if (item->allocator)
 			err = tracer_nest(recording->tracer, target->slot, target->process,
-					  item->image, item->allocator, target->throwing);
+					  item->image, item->allocator, item->throwing);
 	}
 	if (!err)
 		err = targets_find_allocators(recording, target);

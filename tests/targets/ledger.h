@@ -16,7 +16,8 @@
  *
  * Between the first line and the last nothing allocates but the sites: the books are in static
  * memory, one set per thread, and are added up at the end. What counts:
- * - sizes are those asked for: calloc(3, 5) is one object of 15 bytes, malloc(0) one of 0 bytes;
+ * - sizes are those asked for: calloc(3, 5) is one object of 15 bytes, malloc(0) one of 0 bytes; but
+ *   pvalloc allocates whole pages;
  * - a successful realloc is a free of the old block and an allocation at the realloc's site;
  * - realloc(p, 0) frees p; if it returns a block, that is an allocation of 0 bytes;
  * - a call that fails changes nothing.
@@ -82,6 +83,11 @@ extern const struct ledger_group ledger_c; /* ledger_c.c */
 
 void ledger_add(const struct ledger_group *group);
 int ledger_main(int argc, char **argv);
+
+static inline size_t ledger_pages(size_t size)
+{
+	return (size + 4095) & ~(size_t)4095;
+}
 
 /* --- for prepare() and round() ----------------------------------------------------------------- */
 

@@ -205,7 +205,7 @@ static void allocate_aligned(struct ledger_worker *w, size_t size)
 	q.size = size;
 	ledger_plain(w, S(valloc), &q, size);
 	if (before[ledger_thread(w)].pvalloc_fits)
-		ledger_plain(w, S(pvalloc), &q, size);
+		ledger_plain(w, S(pvalloc), &q, ledger_pages(size));
 }
 
 /* Blocks that no recording knows: their end is nobody's, a realloc makes a new one of them. */

@@ -209,8 +209,11 @@ static void mi_round(struct ledger_worker *w)
 	char text[2002];
 	struct ledger_request q = {.size = size, .count = count, .text = text};
 
-	for (int i = 0; i < ARRAY_END; i++)
-		ledger_plain(w, &sites[i], &q, i < PLAIN_END ? size : count * size);
+	for (int i = 0; i < ARRAY_END; i++) {
+		size_t whole = i < PLAIN_END ? size : count * size;
+
+		ledger_plain(w, &sites[i], &q, i == SITE_mi_pvalloc ? ledger_pages(size) : whole);
+	}
 	q.size = SMALL(size);
 	for (int i = ARRAY_END; i < SMALL_END; i++)
 		ledger_plain(w, &sites[i], &q, q.size);

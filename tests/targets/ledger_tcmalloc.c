@@ -87,7 +87,7 @@ static void *call_posix_memalign(const struct ledger_request *q)
 	X(bulk_tc_1k, tc_newarray_aligned(q->size, ALIGN), tc_deletearray_aligned(block, ALIGN),   \
 	  1024, 1024)                                                                              \
 	X(bulk_tc_10k, tc_malloc(q->size), tc_free(block), 10240, 102)                             \
-	X(bulk_tc_100k, tc_pvalloc(q->size), tc_free(block), 102400, 10)
+	X(bulk_tc_100k, tc_valloc(q->size), tc_free(block), 102400, 10)
 
 PLAIN_SITES(LEDGER_DEFINE_SITE)
 OTHER_SITES(LEDGER_DEFINE_SITE)
@@ -110,7 +110,7 @@ static void tc_round(struct ledger_worker *w)
 	struct ledger_block old;
 
 	for (int i = 0; i < PLAIN_COUNT; i++)
-		ledger_plain(w, &sites[i], &q, size);
+		ledger_plain(w, &sites[i], &q, i == SITE_tc_pvalloc ? ledger_pages(size) : size);
 	ledger_reallocate(w, S(tc_realloc_old), size, S(tc_realloc), 1, new_size);
 	old = ledger_allocate(w, S(tc_realloc_zero_old), &q, size);
 	q.old = old.start;

@@ -111,8 +111,10 @@ static inline struct profile *sample_profile(uint64_t period)
 	assert_int_equal(profile_add_counter(profile, "live map full", 0, PROFILE_LOSS), 0);
 	assert_int_equal(profile_add_counter(profile, "pending map full", 0, PROFILE_LOSS), 0);
 	assert_int_equal(profile_add_counter(profile, "failed allocations", 0, PROFILE_SEEN), 0);
-	assert_int_equal(
-		profile_add_probe(profile, SAMPLE_LIBC, "malloc+0 calloc+0 realloc+0 free+9"), 0);
+	assert_int_equal(profile_add_probe(profile, SAMPLE_LIBC, "C library, by its .dynsym",
+					   "malloc+0 calloc+0 realloc+0 free+9",
+					   "strdup: no size\n"),
+			 0);
 	assert_int_equal(profile_finish(profile), 0);
 	sample_line(profile, AT_SESSION_NEW, "session_new", "session_new", "/src/session.c", 120);
 	sample_line(profile, AT_PARSE, "http::Parser::header", "_ZN4http6Parser6headerEv",

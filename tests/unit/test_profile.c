@@ -331,8 +331,8 @@ static void test_empty_half_built_and_absent_profiles_are_fine(void **state)
 	assert_int_equal(profile_finish(profile), 0);
 	assert_int_equal(profile_add_warning(profile, "%s: %d", "map", 7), 0);
 	assert_string_equal(profile->warnings.items[0], "map: 7");
-	assert_int_equal(profile_add_probe(profile, "/lib/libc.so.6", NULL), 0);
-	assert_string_equal(profile->probes.items[0].functions, "");
+	assert_int_equal(profile_add_probe(profile, "/lib/libc.so.6", "glibc", "malloc+0", ""), 0);
+	assert_string_equal(profile->probes.items[0].functions, "malloc+0");
 	profile->info.comm = strdup("owned");
 	profile_free(profile);
 	profile_free(NULL);

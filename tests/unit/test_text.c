@@ -65,8 +65,9 @@ static void test_summary_says_what_was_traced_and_how(void **state)
 	(void)state;
 	assert_has(text, "alloctrace 0.1.0: memserver, pid 4321, /srv/bin/memserver\n");
 	assert_has(text, "10.0 s from 2025-11-20 12:33:01 UTC, ended: duration reached\n");
-	assert_has(text, SAMPLE_LIBC "\n");
-	assert_has(text, "malloc+0 calloc+0 realloc+0 free+9 (attach: session)\n");
+	assert_has(text, SAMPLE_LIBC " (C library, by its .dynsym; attach: session)\n");
+	assert_has(text, " malloc+0 calloc+0 realloc+0 free+9\n");
+	assert_has(text, "not probed strdup: no size\n");
 	assert_has(text, "1,204,331 allocation calls, 1,104,220 frees\n");
 	assert_has(text, "one sample per 512 KiB allocated, on average");
 	assert_has(text, "2,130 taken, 2,130 recorded, 0 lost; stacks complete: 99.7 %\n");

@@ -81,7 +81,7 @@ static int attach_image(const struct image *image, pid_t pid, int session, int e
 	CLEANUP(sites_deinit) struct sites allocate = {0};
 	CLEANUP(sites_deinit) struct sites release = {0};
 	struct allocator *allocator;
-	int err = allocator_find(image, &allocator);
+	int err = allocator_find(image, NULL, NULL, &allocator);
 
 	if (err)
 		return err == -ENOENT ? 0 : err;

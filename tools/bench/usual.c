@@ -31,19 +31,22 @@ static void probe_at_entry(struct allocator_function *function)
 {
 	function->site_offset -= function->site - function->vaddr;
 	function->site = function->vaddr;
+	for (size_t i = 0; i < shape_operands(function->shape); i++)
+		function->registers[i] = probe_argument_register(function->arguments[i]);
 }
 
 /* Probes into one image, if it is one of an allocator; adds their number to *probes. */
-static int attach_image(struct tracer *tracer, pid_t pid, const struct image *image, size_t *probes)
+static int attach_image(struct tracer *tracer, const struct process *process,
+			const struct image *image, size_t *probes)
 {
 	struct allocator *allocator;
-	int err = allocator_find(image, &allocator);
+	int err = allocator_find(image, NULL, NULL, &allocator);
 
 	if (err)
 		return err == -ENOENT ? 0 : err;
 	for (size_t i = 0; i < allocator->function_count; i++)
 		probe_at_entry(&allocator->functions[i]);
-	err = tracer_attach(tracer, 0, pid, image, allocator);
+	err = tracer_attach(tracer, 0, process, image, allocator, THROWING_LEFT_OUT);
 	*probes += allocator->function_count;
 	allocator_free(allocator);
 	return err;
@@ -62,7 +65,7 @@ static int attach(struct tracer *tracer, const struct process *process, size_t *
 	if (!err)
 		err = tracer_map(tracer, 0, process);
 	for (size_t i = 0; i < process->images.count && !err; i++)
-		err = attach_image(tracer, process->pid, process->images.items[i], probes);
+		err = attach_image(tracer, process, process->images.items[i], probes);
 	return err ? err : tracer_enable(tracer, 0, true);
 }
 

@@ -42,7 +42,7 @@ static void candidates_deinit(struct candidates *candidates)
 	free(candidates->items);
 }
 
-static bool is_in_file(const struct allocator_prefix *prefix, const struct image *image)
+bool allocator_is_prefixed(const struct image *image, const struct allocator_prefix *prefix)
 {
 	const char *name = strrchr(image->path, '/');
 
@@ -80,7 +80,7 @@ static int visit_symbol(const struct image_symbol *symbol, void *context)
 	for (size_t i = 0; extras && i < extras->prefix_count && !err; i++) {
 		const struct allocator_prefix *prefix = &extras->prefixes[i];
 
-		if (is_in_file(prefix, candidates->image))
+		if (allocator_is_prefixed(candidates->image, prefix))
 			err = add_candidate(
 				candidates, symbol, FAMILY_PREFIXED, prefix->prefix,
 				family_find(&families[0], prefix->prefix, symbol->name));
@@ -400,16 +400,42 @@ static int add_functions(const struct image *image, const struct candidates *can
 	return allocates || candidates->items[0].family == FAMILY_CUSTOM ? 0 : -ENOENT;
 }
 
-static void describe(const struct candidates *candidates, const struct image *symbols,
-		     struct allocator *allocator)
+/* The family whose own names are there; the plain names are those of many. */
+static const char *family_of(const struct candidates *candidates)
 {
-	size_t family = candidates->items[0].family;
+	const char *name = "C library";
+
+	for (size_t i = 0; i < candidates->count; i++) {
+		const struct candidate *candidate = &candidates->items[i];
+
+		if (candidate->family == FAMILY_CUSTOM || candidate->family == FAMILY_PREFIXED)
+			return "named by you";
+		if (families[candidate->family].companion)
+			continue;
+		if (*candidate->prefix && strcmp(candidate->prefix, "__libc_") != 0)
+			name = families[candidate->family].name;
+		else if (!strcmp(candidate->function->name, "mallocx"))
+			name = "jemalloc";
+	}
+	return name;
+}
+
+static void describe(const struct candidates *candidates, struct allocator *allocator)
+{
 	bool dynamic = true;
 
 	for (size_t i = 0; i < candidates->count; i++)
 		dynamic &= candidates->items[i].dynamic;
-	allocator->family = family < FAMILY_COUNT ? families[family].name : "named by the user";
-	allocator->source = symbols ? "separate debug file" : dynamic ? ".dynsym" : ".symtab";
+	allocator->family = family_of(candidates);
+	allocator->source = dynamic ? ".dynsym" : ".symtab";
+}
+
+/* Itanium C++ ABI, and what libstdc++ and libc++ wrap it in. */
+static bool imports_throwing(const struct symtab *dynamic)
+{
+	return symtab_needs(dynamic, "_Unwind_RaiseException") ||
+	       symtab_needs(dynamic, "__cxa_throw") ||
+	       symtab_needs(dynamic, "_ZSt17__throw_bad_allocv");
 }
 
 static void cleanup_allocator(struct allocator **allocator)
@@ -434,7 +460,8 @@ int allocator_find(const struct image *image, const struct image *symbols,
 	allocator = calloc(1, sizeof(*allocator));
 	if (!allocator)
 		return -ENOMEM;
-	describe(&candidates, symbols, allocator);
+	describe(&candidates, allocator);
+	allocator->throws_by_import = imports_throwing(&dynamic);
 	err = code_ranges_load(image, &ranges);
 	if (!err)
 		err = add_functions(image, &candidates, &ranges, allocator);

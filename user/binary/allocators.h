@@ -63,6 +63,8 @@ struct allocator_return {
 };
 
 struct allocator {
+	/* It throws by functions of other images, so that theirs are the ones that unwind. */
+	bool throws_by_import;
 	const char *family;		      /* static; whose names they are */
 	const char *source;		      /* static; where the symbols were found */
 	struct allocator_function *functions; /* owned; one per address: aliases are merged */
@@ -91,6 +93,9 @@ struct allocator {
 int allocator_find(const struct image *image, const struct image *symbols,
 		   const struct allocator_extras *extras, struct allocator **out);
 void allocator_free(struct allocator *allocator);
+
+/* Is this the file that a prefix of the user's is for? */
+bool allocator_is_prefixed(const struct image *image, const struct allocator_prefix *prefix);
 
 /*
  * The functions by which the C++ runtime (libgcc, LLVM's libunwind, or what is linked statically)

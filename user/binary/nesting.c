@@ -26,7 +26,7 @@
 #define THIN_DEPTH_MAX	   3
 #define FUNCTION_BYTES_MAX ((size_t)256 << 10)
 
-static const char is_thin_reason[] = "all it does is done by another function that is probed";
+static const char is_thin_reason[] = "what it does is seen in the probed function that it calls";
 
 /* A function, or a piece of code that one jumps to. */
 struct part {

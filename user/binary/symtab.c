@@ -53,14 +53,24 @@ bool symtab_get(const struct symtab *table, size_t index, Elf64_Sym *symbol, con
 	return true;
 }
 
-bool symtab_defines(const struct symtab *table, const char *name)
+static bool has_symbol(const struct symtab *table, const char *name, bool defined)
 {
 	const char *candidate;
 	Elf64_Sym symbol;
 
 	for (size_t i = 0; symtab_get(table, i, &symbol, &candidate); i++) {
-		if (symbol.st_shndx != SHN_UNDEF && !strcmp(candidate, name))
+		if ((symbol.st_shndx != SHN_UNDEF) == defined && !strcmp(candidate, name))
 			return true;
 	}
 	return false;
+}
+
+bool symtab_defines(const struct symtab *table, const char *name)
+{
+	return has_symbol(table, name, true);
+}
+
+bool symtab_needs(const struct symtab *table, const char *name)
+{
+	return has_symbol(table, name, false);
 }

@@ -32,4 +32,7 @@ bool symtab_get(const struct symtab *table, size_t index, Elf64_Sym *symbol, con
 /* Does it define a symbol of that name? */
 bool symtab_defines(const struct symtab *table, const char *name);
 
+/* Does it refer to a symbol of that name, which another image is to define? */
+bool symtab_needs(const struct symtab *table, const char *name);
+
 #endif

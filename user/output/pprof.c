@@ -445,6 +445,19 @@ static void comment_losses(struct encoder *e)
 	}
 }
 
+/* One line of its own for each function that is not probed. */
+static void comment_probe(struct encoder *e, const struct profile_probe *probe)
+{
+	comment(e, "# probes in %s: %s", probe->file, probe->functions);
+	comment(e, "# found in %s: %s", probe->file, probe->origin);
+	for (const char *line = probe->left_out; *line;) {
+		size_t length = strcspn(line, "\n");
+
+		comment(e, "# not probed in %s: %.*s", probe->file, (int)length, line);
+		line += length + (line[length] == '\n');
+	}
+}
+
 static void encode_comments(struct encoder *e)
 {
 	const struct profile_info *info = &e->profile->info;
@@ -463,9 +476,8 @@ static void encode_comments(struct encoder *e)
 	comment(e, "# kernel: %s", or_unknown(info->kernel));
 	comment(e, "# attached by: %s", or_unknown(info->attach));
 	comment(e, "# ended: %s", or_unknown(info->end_reason));
-	for (size_t i = 0; i < e->profile->probes.count; i++)
-		comment(e, "# probes in %s: %s", e->profile->probes.items[i].file,
-			e->profile->probes.items[i].functions);
+	vec_for_each(probe, &e->profile->probes)
+		comment_probe(e, probe);
 	comment(e, "# calls: %" PRIu64, info->calls);
 	comment(e, "# frees: %" PRIu64, info->frees);
 	comment(e, "# sampled: %" PRIu64, info->sampled);

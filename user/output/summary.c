@@ -10,11 +10,18 @@
 #include "output/figure.h"
 #include "output/site_table.h"
 #include "util/units.h"
+#include "util/vec.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define LABEL_WIDTH "11"
+/* Characters of a line behind the label. */
+#define LINE_WIDTH 89
+/* Functions that are named of those that are not probed for one reason. */
+#define NAMES_SHOWN 4
 
 static void label(FILE *to, const char *text)
 {
@@ -78,17 +85,121 @@ static void write_window(const struct profile *profile, FILE *to)
 	fprintf(to, ", ended: %s\n", info->end_reason ? info->end_reason : "unknown");
 }
 
+/* Words, in lines of a width that fits the rest of the summary. */
+static void write_words(const char *words, FILE *to)
+{
+	size_t column = 0;
+
+	while (*words) {
+		size_t length = strcspn(words, " ");
+		/* What stands in parentheses belongs to the word before. */
+		while (words[length] == ' ' && words[length + 1] == '(')
+			length += 1 + strcspn(words + length + 1, ")") + 1;
+		char *word = strndup(words, length);
+
+		if (column && column + 1 + length > LINE_WIDTH) {
+			fputc('\n', to);
+			column = 0;
+		}
+		if (column)
+			fputc(' ', to);
+		else
+			label(to, "");
+		text_escape(to, word ? word : "");
+		free(word);
+		column += length + 1;
+		words += length;
+		words += strspn(words, " ");
+	}
+	fputc('\n', to);
+}
+
+/* One of the lines "name: reason". */
+struct left_out {
+	const char *name, *reason;
+	size_t name_length, reason_length;
+};
+
+static bool next_left_out(const char **lines, struct left_out *out)
+{
+	const char *line = *lines, *separator = strstr(line, ": ");
+	size_t length = strcspn(line, "\n");
+
+	if (!*line || !separator || separator > line + length)
+		return false;
+	out->name = line;
+	out->name_length = (size_t)(separator - line);
+	out->reason = separator + 2;
+	out->reason_length = length - out->name_length - 2;
+	*lines = line + length + (line[length] == '\n');
+	return true;
+}
+
+static bool same_reason(const struct left_out *a, const struct left_out *b)
+{
+	return a->reason_length == b->reason_length &&
+	       !memcmp(a->reason, b->reason, a->reason_length);
+}
+
+static void write_part(const char *text, size_t length, FILE *to)
+{
+	char *copy = strndup(text, length);
+
+	text_escape(to, copy ? copy : "");
+	free(copy);
+}
+
+/* "a, b and 3 more: reason", for one reason. */
+static void write_reason(const char *lines, const struct left_out *first, FILE *to)
+{
+	struct left_out other;
+	size_t count = 0;
+
+	label(to, "not probed");
+	while (next_left_out(&lines, &other)) {
+		if (!same_reason(&other, first))
+			continue;
+		if (count++ >= NAMES_SHOWN)
+			continue;
+		if (count > 1)
+			fputs(", ", to);
+		write_part(other.name, other.name_length, to);
+	}
+	if (count > NAMES_SHOWN)
+		fprintf(to, " and %zu more", count - NAMES_SHOWN);
+	fputs(": ", to);
+	write_part(first->reason, first->reason_length, to);
+	fputc('\n', to);
+}
+
+static void write_left_out(const struct profile_probe *probe, FILE *to)
+{
+	const char *lines = probe->left_out;
+	struct left_out item, earlier;
+
+	while (next_left_out(&lines, &item)) {
+		const char *before = probe->left_out;
+		bool known = false;
+
+		while (next_left_out(&before, &earlier) && earlier.name != item.name)
+			known |= same_reason(&earlier, &item);
+		if (!known)
+			write_reason(probe->left_out, &item, to);
+	}
+}
+
 static void write_probes(const struct profile *profile, FILE *to)
 {
-	for (size_t i = 0; i < profile->probes.count; i++) {
-		label(to, i ? "" : "allocator");
-		text_escape(to, profile->probes.items[i].file);
-		fputs("\n", to);
-		label(to, "");
-		text_escape(to, profile->probes.items[i].functions);
-		fputs(" (attach: ", to);
+	vec_for_each(probe, &profile->probes) {
+		label(to, "allocator");
+		text_escape(to, probe->file);
+		fputs(" (", to);
+		text_escape(to, probe->origin);
+		fputs("; attach: ", to);
 		text_escape(to, profile->info.attach ? profile->info.attach : "unknown");
 		fputs(")\n", to);
+		write_words(probe->functions, to);
+		write_left_out(probe, to);
 	}
 	if (!profile->probes.count) {
 		label(to, "allocator");

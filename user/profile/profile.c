@@ -44,6 +44,14 @@ static void info_deinit(struct profile_info *info)
 	free(info->attach);
 }
 
+static void probe_deinit(struct profile_probe *probe)
+{
+	free(probe->file);
+	free(probe->origin);
+	free(probe->functions);
+	free(probe->left_out);
+}
+
 void profile_free(struct profile *profile)
 {
 	if (!profile)
@@ -62,10 +70,8 @@ void profile_free(struct profile *profile)
 		free(location->lines);
 	vec_for_each(site, &profile->sites)
 		free(site->frames);
-	vec_for_each(probe, &profile->probes) {
-		free(probe->file);
-		free(probe->functions);
-	}
+	vec_for_each(probe, &profile->probes)
+		probe_deinit(probe);
 	vec_for_each(warning, &profile->warnings)
 		free(*warning);
 	free(profile->mappings.items);
@@ -197,16 +203,21 @@ int profile_add_counter(struct profile *profile, const char *name, uint64_t coun
 			(struct profile_counter){.name = name, .count = count, .kind = kind});
 }
 
-int profile_add_probe(struct profile *profile, const char *file, const char *functions)
+int profile_add_probe(struct profile *profile, const char *file, const char *origin,
+		      const char *functions, const char *left_out)
 {
-	CLEANUP(cleanup_free) char *own_file = copy(file);
-	CLEANUP(cleanup_free) char *own_functions = copy(functions);
-	struct profile_probe probe = {.file = own_file, .functions = own_functions};
+	struct profile_probe probe = {
+		.file = strdup(file),
+		.origin = strdup(origin),
+		.functions = strdup(functions),
+		.left_out = strdup(left_out),
+	};
 
-	if (!own_file || !own_functions || vec_push(&profile->probes, probe))
-		return -ENOMEM;
-	own_file = own_functions = NULL;
-	return 0;
+	if (probe.file && probe.origin && probe.functions && probe.left_out &&
+	    !vec_push(&profile->probes, probe))
+		return 0;
+	probe_deinit(&probe);
+	return -ENOMEM;
 }
 
 int profile_add_warning(struct profile *profile, const char *format, ...)

@@ -110,7 +110,9 @@ struct profile_info {
 /* How an allocator is probed, for the summary. */
 struct profile_probe {
 	char *file;
+	char *origin;	 /* whose functions they are, and where they were found */
 	char *functions; /* "malloc+0 calloc+0 ... " */
+	char *left_out;	 /* functions that are not probed: lines "name: reason" */
 };
 
 struct profile {
@@ -166,7 +168,8 @@ int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hi
 		       uint64_t alloc_bytes, uint64_t inuse_hits, uint64_t inuse_bytes);
 int profile_add_counter(struct profile *profile, const char *name, uint64_t count,
 			enum profile_counter_kind kind);
-int profile_add_probe(struct profile *profile, const char *file, const char *functions);
+int profile_add_probe(struct profile *profile, const char *file, const char *origin,
+		      const char *functions, const char *left_out);
 int profile_add_warning(struct profile *profile, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

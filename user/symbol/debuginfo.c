@@ -330,6 +330,13 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from, co
 
 /* --- all of it --- */
 
+struct image *debuginfo_find_file(const struct image *image, const char *root)
+{
+	struct image *found = open_by_build_id(root, image->build_id, image->build_id_len);
+
+	return found ? found : open_by_link(image, root);
+}
+
 int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out)
 {
 	struct debuginfo *debuginfo = calloc(1, sizeof(*debuginfo));
@@ -339,9 +346,7 @@ int debuginfo_open(const struct image *image, const char *root, struct debuginfo
 		return -ENOMEM;
 	*out = debuginfo;
 	if (!has_usable_dwarf(image)) {
-		debuginfo->separate = open_by_build_id(root, image->build_id, image->build_id_len);
-		if (!debuginfo->separate)
-			debuginfo->separate = open_by_link(image, root);
+		debuginfo->separate = debuginfo_find_file(image, root);
 		from = debuginfo->separate;
 		if (!from || !has_usable_dwarf(from))
 			return 0;

@@ -35,12 +35,21 @@ struct debuginfo {
 	struct debuginfo_file extra; /* what dwz has moved out of main (.gnu_debugaltlink) */
 };
 
+/* Where Debian and others put separate debug files. */
+#define DEBUGINFO_ROOT "/usr/lib/debug"
+
 /*
  * root is the folder of separate debug files, "/usr/lib/debug". image is not kept.
  * 0, also where nothing is found; -ENOMEM.
  */
 int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out);
 void debuginfo_free(struct debuginfo *debuginfo);
+
+/*
+ * The separate file that belongs to image, for its symbols alone: no DWARF of it is read. To be
+ * freed; NULL: none found.
+ */
+struct image *debuginfo_find_file(const struct image *image, const char *root);
 
 /*
  * The contents of a section that libdw has read, and decompressed where necessary: ".debug_line",

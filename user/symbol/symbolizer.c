@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEBUG_ROOT "/usr/lib/debug"
 /* Levels of one address. Recursive templates inline deeply, but not so deeply. */
 #define LEVELS_MAX 256
 
@@ -74,7 +73,7 @@ static int source_init(struct source *source, const struct image *image)
 	int err;
 
 	*source = (struct source){.image = image};
-	err = debuginfo_open(image, DEBUG_ROOT, &source->debuginfo);
+	err = debuginfo_open(image, DEBUGINFO_ROOT, &source->debuginfo);
 	if (!err && source->debuginfo->main.dwarf)
 		err = dwarf_index_new(source->debuginfo->main.dwarf, image, &source->dwarf);
 	if (!err)

@@ -463,6 +463,11 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	return err;
 }
 
+bool tracer_can_guard(const struct tracer *tracer)
+{
+	return tracer->can_guard;
+}
+
 int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *process,
 		 const struct image *image, const struct allocator *unwinder)
 {
@@ -470,8 +475,6 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	size_t before = tracer->links.count;
 	int err;
 
-	if (!tracer->can_guard)
-		return -EOPNOTSUPP;
 	err = sites_init(&sites, image, process->pid, unwinder->function_count);
 	for (size_t i = 0; i < unwinder->function_count && !err; i++)
 		sites_add(&sites, unwinder->functions[i].site_offset,

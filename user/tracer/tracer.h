@@ -108,6 +108,7 @@ enum tracer_throwing {
 	 */
 	THROWING_IF_SAFE,
 	THROWING_GUARDED, /* a guard is in place: tracer_guard() */
+	THROWING_ANYWAY,  /* the user takes the risk */
 };
 
 /*
@@ -120,9 +121,10 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 
 /*
  * The guard sits where the runtime begins to unwind (allocator_find_unwinder()), and puts the return
- * addresses back first. Results as above; -EOPNOTSUPP where the kernel does not let BPF write to a
- * process (lockdown).
+ * addresses back first. There is none where the kernel does not let BPF write to a process
+ * (lockdown). Results as above.
  */
+bool tracer_can_guard(const struct tracer *tracer);
 int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *process,
 		 const struct image *image, const struct allocator *unwinder);
 
