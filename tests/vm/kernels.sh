@@ -8,67 +8,14 @@
 #	NAME <tab> PATH OF THE IMAGE <tab>
 #	NAME <tab>                   <tab> WHY THERE IS NONE
 # Images stay, and are not downloaded again; without a network those that are there will do.
-#
-# apt gets a configuration and folders of its own. From the machine's it takes the address of the Debian
-# mirror, and settings such as a proxy's.
 set -eu
 export LC_ALL=C
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 suites='bullseye bookworm bookworm-backports trixie trixie-backports sid'
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 arch=amd64
-
-say() {
-	printf '%s\t%s\t%s\n' "$1" "$2" "$3"
-}
-
-# The address that the machine gets Debian's main archive from. Where its package lists have been removed
-# nothing tells whose archive an address is, but for the usual name of its folder.
-find_mirror() {
-	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
-		head -n 1 | grep . ||
-		apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
-		grep '/debian/$' | head -n 1
-}
-
-# configure SUITE: folders and configuration of its own, so that one suite's versions do not hide another's.
-configure() {
-	apt=$folder/apt/$1
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/none"
-	signed=
-	[ -r "$keyring" ] && signed=" signed-by=$keyring"
-	echo "deb [arch=$arch$signed] $mirror $1 main" >"$apt/sources.list"
-	# Hooks of the machine's configuration, which may empty its own cache, are not for us.
-	cat >"$apt/apt.conf" <<-END
-		#clear APT::Update;
-		#clear DPkg;
-		#clear APT::Architectures;
-		APT::Architectures { "$arch"; };
-		APT::Update::Error-Mode "any";
-		APT::Sandbox::User "root";
-		Acquire::Languages "none";
-		Acquire::Retries "2";
-		Acquire::http::Timeout "30";
-		Acquire::https::Timeout "30";
-		Dir::Etc::sourcelist "$apt/sources.list";
-		Dir::Etc::sourceparts "$apt/none";
-		Dir::Etc::preferences "$apt/none/preferences";
-		Dir::Etc::preferencesparts "$apt/none";
-		Dir::State::lists "$apt/lists";
-		Dir::State::status "/dev/null";
-		Dir::State::extended_states "$apt/extended_states";
-		Dir::Cache "$apt/cache";
-		Dir::Cache::srcpkgcache "";
-		Dir::Cache::pkgcache "";
-	END
-}
-
-# What went wrong, of what has been logged, as one line.
-error() {
-	{ grep '^E: ' "$apt/log" || tail -n 1 "$apt/log"; } | head -n 1 | tr '\t' ' '
-}
+. "$(dirname "$0")/../debian.sh"
 
 # The newest of each major.minor of the suite configured, as "6.12.95+deb12-cloud-amd64".
 versions() {
@@ -85,11 +32,7 @@ fetch() {
 	# From 7.2 on the image is in a package of its own, and in another folder: linux-image only depends on it.
 	package=$(apt-cache -c "$apt/apt.conf" pkgnames "linux-binary-$1" | grep -Fx "linux-binary-$1" ||
 		echo "linux-image-$1")
-	rm -rf "$apt/package"
-	mkdir "$apt/package"
-	(cd "$apt/package" && timeout 300 apt-get -c "$apt/apt.conf" -qq download "$package") >"$apt/log" 2>&1 ||
-		return 1
-	dpkg-deb -x "$apt/package/"*.deb "$apt/package" 2>"$apt/log" || return 1
+	unpack "$package" || return 1
 	for image in "$apt/package/boot/vmlinuz-$1" "$apt/package/usr/lib/modules/$1/vmlinuz"; do
 		[ -e "$image" ] && mv "$image" "$2"
 	done
@@ -101,7 +44,7 @@ suite() {
 	images=$folder/kernels/$1
 	mkdir -p "$images"
 	configure "$1"
-	if ! timeout 180 apt-get -c "$apt/apt.conf" -qq update >"$apt/log" 2>&1; then
+	if ! update; then
 		why="no package list: $(error)"
 		for image in "$images"/*-cloud-$arch; do
 			[ -e "$image" ] || { say "$1" '' "$why"; return; }
