@@ -33,7 +33,7 @@ LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lm
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
 	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
-	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 \
+	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
 	$(if $(shell command -v rustc 2>/dev/null),,rustc)
 # What `make bench` sets beside alloctrace, and lets it trace.
@@ -140,7 +140,7 @@ check: setup
 	@$(MAKE) $(JOBS) --no-print-directory run-tests
 
 .PHONY: run-tests
-run-tests: $(BIN) unit-tests targets bench-tools
+run-tests: $(BIN) unit-tests targets tools bench-tools
 	@/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN)
 
 # Other kernels, in virtual machines: minutes, and downloads.
@@ -155,13 +155,15 @@ fuzz: setup
 	@tools/setup.sh libclang-rt-dev
 	@tests/fuzz/eh_frame.sh $(BUILD) 600
 
-# An image's unwind table beside what readelf says of it.
-$(BUILD)/unwind_dump: tools/unwind_dump.c $(BUILD)/liballoctrace.a
+# What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator.
+TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump
+
+$(TOOLS): $(BUILD)/%: tools/%.c $(BUILD)/liballoctrace.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a $(LIBS) -o $@
 
 .PHONY: tools
-tools: $(BUILD)/unwind_dump
+tools: $(TOOLS)
 
 # --- what it costs -------------------------------------------------------------------------------
 
