@@ -48,16 +48,25 @@ class Processes(Case):
                     self.assertGreater(reused, 0, "no thread id was used again")
                 self.assert_books(profile, books)
                 losses = {name: count for name, count in profile.losses().items() if count}
-                self.assertEqual(losses.pop(ABANDONED, 0) + losses.pop(IN_FLIGHT, 0), 200, losses)
+                # A call is found to be abandoned when another one of that thread id takes its place.
+                abandoned = losses.pop(ABANDONED, 0)
+                self.assertGreaterEqual(abandoned, reused)
+                self.assertEqual(abandoned + losses.pop(IN_FLIGHT, 0), 200)
                 self.assertEqual(losses, {})
-                self.assertNotIn("inside", profile.sites())
                 self.assert_only_thread_starts_are_unnamed(profile)
 
-    def test_memory_that_a_vforked_child_frees_or_allocates_is_its_parent_s(self):
+    def test_what_a_vforked_child_frees_is_noticed_when_the_address_comes_again(self):
+        # Its memory is its parent's, its process is not, and the kernel's filter goes by that. Such a
+        # child may only execute or exit, by the standard; what it allocates is not seen.
         for kind in KINDS:
             with self.subTest(kind):
                 profile, books, _ = self.spawn(kind, "vfork", "100")
-                self.assert_books(profile, books)
+                recorded, truth = profile.sites()["parent"], books["parent"]
+                self.assertEqual(recorded[:2], truth[:2])
+                noticed = profile.counter("blocks seen again without their free")
+                self.assertGreater(noticed, 90)
+                self.assertEqual(recorded[2] - truth[2] + noticed, 100)
+                self.assertNotIn("vforked", profile.sites())
                 self.assert_nothing_lost(profile)
 
 

@@ -1,7 +1,7 @@
 /*
- * The ledger of a program that uses jemalloc's own functions. Linked with the library, whose names have no
- * prefix; or, with JEMALLOC_NO_RENAME, with an archive whose names begin with je_, beside the C
- * library's own malloc.
+ * The ledger of a program that uses jemalloc's own functions. Linked with the library, whose names
+ * have no prefix; or, with JEMALLOC_NO_RENAME, with an archive whose names begin with je_, beside
+ * the C library's own malloc.
  */
 #include "ledger.h"
 

@@ -1,4 +1,7 @@
-/* The ledger of a program that uses mimalloc's own functions, from the default heap and one of its own. */
+/*
+ * The ledger of a program that uses mimalloc's own functions, from the default heap and from heaps
+ * of its own.
+ */
 #include "ledger.h"
 
 #include <mimalloc.h>

@@ -1,7 +1,7 @@
 /* The ledger of a program that uses tcmalloc's own functions. */
 #include "ledger.h"
 
-/* As <gperftools/tcmalloc.h> has them, some of them for C++ only; its package has much that is not needed. */
+/* As <gperftools/tcmalloc.h> has them, some for C++ only; its package holds much more than that. */
 void *tc_malloc(size_t size);
 void *tc_malloc_skip_new_handler(size_t size);
 void tc_free(void *block);

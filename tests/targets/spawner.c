@@ -3,7 +3,8 @@
  *
  *	spawner come-and-go N	N times four threads, each of which allocates, starts a child and ends
  *	spawner end-inside N	N threads that end in the middle of realloc, each followed by one that
- *				allocates, with the same stack and if possible the same thread id
+ *				makes the same call and returns from it, with the same stack and if
+ *				possible the same thread id
  *	spawner vfork N		N children that allocate and free in their parent's memory, before
  *				they execute another program
  *
@@ -31,9 +32,9 @@ struct block {
 	int site;
 };
 
-enum { THREAD, GROW, AFTER, PARENT, VFORKED, SITES };
+enum { THREAD, GROW, END, PARENT, VFORKED, SITES };
 
-static const char *const names[SITES] = {"thread", "grow", "after", "parent", "vforked"};
+static const char *const names[SITES] = {"thread", "grow", "end", "parent", "vforked"};
 static struct {
 	long alloc_objects, alloc_bytes, inuse_objects, inuse_bytes;
 } books[SITES];
@@ -53,11 +54,6 @@ NAMED_SITE static void *path_grow(void *old, size_t size)
 	return realloc(old, size);
 }
 
-NAMED_SITE static void *path_after(size_t size)
-{
-	return malloc(size);
-}
-
 NAMED_SITE static void *path_parent(size_t size)
 {
 	return malloc(size);
@@ -68,9 +64,9 @@ NAMED_SITE static void *path_vforked(size_t size)
 	return malloc(size);
 }
 
-NAMED_SITE static void *path_inside(void *wild)
+NAMED_SITE static void *path_end(void *old, size_t size)
 {
-	return realloc(wild, 100);
+	return realloc(old, size);
 }
 
 static void count(const struct block *b, int sign)
@@ -186,9 +182,9 @@ static void *come_and_go(void *argument)
 	return NULL;
 }
 
-static void start(pthread_t *thread, void *(*run)(void *), unsigned long number)
+static void start(pthread_t *thread, void *(*run)(void *), void *argument)
 {
-	if (pthread_create(thread, NULL, run, (void *)number))
+	if (pthread_create(thread, NULL, run, argument))
 		target_die("no thread\n");
 }
 
@@ -197,9 +193,12 @@ static void let_come_and_go(int rounds)
 	pthread_t threads[THREADS];
 
 	for (int round = 0; round < rounds; round++) {
-		for (int i = 0; i < THREADS; i++)
-			start(&threads[i], come_and_go,
-			      (unsigned long)(round * THREADS + i + round));
+		for (int i = 0; i < THREADS; i++) {
+			/* Each of the four starts each kind of child in turn. */
+			uintptr_t number = (uintptr_t)(round * THREADS + i + round);
+
+			start(&threads[i], come_and_go, (void *)number);
+		}
 		for (int i = 0; i < THREADS; i++)
 			pthread_join(threads[i], NULL);
 	}
@@ -207,32 +206,24 @@ static void let_come_and_go(int rounds)
 
 /* --- end inside -------------------------------------------------------------------------------- */
 
+#define NO_BLOCK ((void *)0x10) /* realloc reads the chunk's size at 8: never mapped */
+
 static pid_t last_ended;
 
 static void on_fault(int signal)
 {
 	(void)signal;
+	last_ended = gettid();
 	/* Not pthread_exit(), which would unwind, and free. */
 	syscall(SYS_exit, 0);
 }
 
-static void *end_inside(void *argument)
+static void *reallocate(void *old)
 {
-	(void)argument;
-	last_ended = gettid();
-	path_inside((void *)0x10); /* reads the chunk's size at 8: never mapped */
-	target_die("realloc of nothing returned\n");
-}
-
-static void *allocate_after(void *argument)
-{
-	struct block b = booked(AFTER, path_after(500), 500);
+	struct block b = booked(END, path_end(old, 500), 500);
 
 	reused += gettid() == last_ended;
-	if ((uintptr_t)argument % 2)
-		give_back(b);
-	else
-		keep(b);
+	keep(b);
 	return NULL;
 }
 
@@ -257,11 +248,16 @@ static void let_end_inside(int rounds)
 
 	sigaction(SIGSEGV, &action, NULL);
 	for (int round = 0; round < rounds; round++) {
-		start(&thread, end_inside, 0);
+		struct block old = booked(PARENT, path_parent(100), 100);
+
+		start(&thread, reallocate, NO_BLOCK);
 		pthread_join(thread, NULL);
 		want_id(last_ended);
-		start(&thread, allocate_after, (unsigned long)round);
+		start(&thread, reallocate, old.start);
 		pthread_join(thread, NULL);
+		count(&old, -1);
+		if (round % 2)
+			give_back(kept[--kept_count]);
 	}
 }
 
