@@ -1,4 +1,4 @@
-/* Shadow stacks, by what /proc says of a process and of the kernel: texts as kernels write them. */
+/* Shadow stacks, by what /proc says of a process: texts as kernels write them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +7,7 @@
 
 #include "target/shadow_stack.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,36 +50,6 @@ static void test_status_tells_of_a_shadow_stack(void **state)
 	}
 }
 
-static void test_kernel_tells_whether_return_probes_follow(void **state)
-{
-	static const struct {
-		const char *text;
-		bool followed;
-	} cases[] = {
-		{"ffffffff810a3550 T shstk_update_last_frame\n", true},
-		{"0000000000000000 T startup_64\n0000000000000000 T shstk_setup\n"
-		 "0000000000000000 T shstk_update_last_frame\n0000000000000000 T shstk_free\n",
-		 true},
-		/* 6.6 to 6.10: shadow stacks, and return probes that know nothing of them. */
-		{"0000000000000000 T shstk_alloc_thread_stack\n0000000000000000 T shstk_free\n"
-		 "0000000000000000 t arch_uretprobe_hijack_return_addr\n",
-		 false},
-		{"ffffffff810a3540 T __pfx_shstk_update_last_frame\n", false},
-		{"ffffffff810a3540 T shstk_update_last_frame_of\n", false},
-		{"", false},
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		FILE *kallsyms = fmemopen((void *)cases[i].text, strlen(cases[i].text) + 1, "r");
-
-		assert_non_null(kallsyms);
-		if (shadow_stack_is_followed(kallsyms) != cases[i].followed)
-			fail_msg("case %zu: %s", i, cases[i].text);
-		fclose(kallsyms);
-	}
-}
-
 static void test_process_without_one_is_no_danger(void **state)
 {
 	FILE *status = fopen("/proc/self/status", "re");
@@ -99,7 +70,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status_tells_of_a_shadow_stack),
-		cmocka_unit_test(test_kernel_tells_whether_return_probes_follow),
 		cmocka_unit_test(test_process_without_one_is_no_danger),
 	};
 

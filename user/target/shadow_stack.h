@@ -7,7 +7,6 @@
 #define ALLOCTRACE_SHADOW_STACK_H
 
 #include <stdbool.h>
-#include <stdio.h>
 #include <sys/types.h>
 
 /* Has the process a shadow stack, and a kernel whose return probes would end it? */
@@ -15,12 +14,5 @@ bool shadow_stack_forbids_returns(pid_t pid);
 
 /* Of that: does the text of /proc/PID/status tell of a shadow stack? */
 bool shadow_stack_in_status(const char *status);
-
-/*
- * And: do return probes know of shadow stacks? kallsyms is /proc/kallsyms: the function by which
- * they write to them came with that, and is not of any other use. A look at the version would pass
- * over backports, and to try it out takes a processor that has shadow stacks.
- */
-bool shadow_stack_is_followed(FILE *kallsyms);
 
 #endif

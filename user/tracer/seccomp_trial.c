@@ -1,5 +1,7 @@
 #include "tracer/seccomp_trial.h"
 
+#include "util/kernel_symbols.h"
+
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -13,9 +15,11 @@
 #include <unistd.h>
 
 #ifdef __x86_64__
-#define URETPROBE 335 /* __NR_uretprobe, for older headers */
+#define URETPROBE	   335 /* __NR_uretprobe, for older headers */
+#define URETPROBE_FUNCTION "__x64_sys_uretprobe"
 #else
-#define URETPROBE -1 /* return probes end with a breakpoint */
+#define URETPROBE	   -1 /* return probes end with a breakpoint */
+#define URETPROBE_FUNCTION ""
 #endif
 
 /* What our filter answers: no system call fails with it by itself. */
@@ -25,6 +29,7 @@
 enum {
 	NOT_ASKED,
 	ASKED,
+	ABSENT,
 	FAILED,
 };
 
@@ -71,10 +76,10 @@ static int run(long number)
 
 	/* Whatever goes wrong, it does not outlive us, and leaves no core file. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || prctl(PR_SET_DUMPABLE, 0) ||
-	    sigaction(SIGILL, &action, NULL))
+	    sigaction(SIGILL, &action, NULL) || signal(SIGSYS, SIG_DFL) == SIG_ERR)
 		return FAILED;
 	if (call(number) == ENOSYS)
-		return NOT_ASKED;
+		return ABSENT;
 	/* A kernel without filters asks none. */
 	if (!install_filter(number))
 		return errno == EINVAL ? NOT_ASKED : FAILED;
@@ -97,16 +102,29 @@ int seccomp_trial_of(long number)
 		if (errno != EINTR)
 			return -errno;
 	}
-	/*
-	 * Killed: we are under a filter ourselves, which the child has from us, and it has been
-	 * asked.
-	 */
 	if (WIFSIGNALED(status))
 		return 1;
-	return WEXITSTATUS(status) == FAILED ? -ECHILD : WEXITSTATUS(status) == ASKED;
+	switch (WEXITSTATUS(status)) {
+	case NOT_ASKED:
+		return 0;
+	case ASKED:
+		return 1;
+	case ABSENT:
+		return -ENOSYS;
+	default:
+		return -ECHILD;
+	}
 }
 
 int seccomp_trial(void)
 {
-	return seccomp_trial_of(URETPROBE);
+	int answer = seccomp_trial_of(URETPROBE);
+
+	/*
+	 * A filter that we are under ourselves (in a container) is the child's too, and may have
+	 * answered in place of a kernel that lacks the call: it was asked, if the call is there.
+	 */
+	if ((answer == 1 || answer == -ENOSYS) && prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0)
+		return kernel_has_function(URETPROBE_FUNCTION);
+	return answer == -ENOSYS ? 0 : answer;
 }

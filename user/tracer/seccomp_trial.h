@@ -12,8 +12,10 @@
 int seccomp_trial(void);
 
 /*
- * The trial for any system call: is it there, and are filters asked about it? It is made by a child
- * that puts itself under a filter, with all arguments 0, and outside of any probe. 1, 0, or -errno.
+ * The trial for any system call: are filters asked about it? It is made by a child that puts itself
+ * under a filter, with all arguments 0, and outside of any probe. 1, 0; -ENOSYS where the kernel
+ * lacks it, or a filter that we are under ourselves says so; or -errno of trying. 1, too, where a
+ * filter of our own kills the child.
  */
 int seccomp_trial_of(long number);
 
