@@ -38,7 +38,6 @@ import soak  # noqa: E402
 from setting import Missing, Setting, lib  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
-ROUNDS = 5
 MILLISECONDS = 1000  # of a measurement that can be as long as one likes
 TIME_LIMIT = 3600  # seconds for everything
 
@@ -267,7 +266,7 @@ def parse_arguments():
     parser.add_argument("--workloads", default="", help=f"of {','.join(WORKLOADS)}; default: all")
     names = [kind.name for kind in contestants.CONTESTANTS]
     parser.add_argument("--contestants", default="", help=f"of {','.join(names)}; default: all")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, help="of each workload; default: 9 of the loops, 5 of the others")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything run?")
     parser.add_argument("--soak", type=int, nargs="?", const=60, metavar="SECONDS")
     parser.add_argument("--output", default="", help="the figures as JSON; default: build/bench.json, bench-soak.json")
@@ -281,7 +280,7 @@ def parse_arguments():
         parser.error("needs root")
     if options.quick:
         options.rounds = 1
-    if options.rounds < 1 or (options.soak is not None and options.soak < 1):
+    if any(number is not None and number < 1 for number in (options.rounds, options.soak)):
         parser.error("at least 1")
     options.alloctrace = os.path.abspath(options.alloctrace)
     default = "bench.json" if options.soak is None else "bench-soak.json"
@@ -299,7 +298,7 @@ def run_bench(run, options):
             say(f"{name}: {reason}")
             left_out[name] = {"missing": str(reason)}
             continue
-        all_results.append(run_workload(run, workload, options.contestants, options.rounds))
+        all_results.append(run_workload(run, workload, options.contestants, options.rounds or workload.rounds))
     for line in [*table(all_results, options.contestants), *program_times(all_results)]:
         print(line)
     waited = statistics.mean(part for results in all_results for parts in results.waited.values() for part in parts)
@@ -309,7 +308,6 @@ def run_bench(run, options):
         verdict = "holds" if limit["holds"] else "DOES NOT HOLD"
         print(f"{limit['what']}: {limit['value']:.3f} (limit {limit['limit']:.2f}): {verdict}")
     figures = {
-        "rounds": options.rounds,
         "quick": options.quick,
         "waited": round(waited, 3),
         "workloads": {**{results.workload.name: results.as_json() for results in all_results}, **left_out},

@@ -1,8 +1,8 @@
 """The programs that are slowed down. Each starts a target and measures a piece of its work.
 
-A workload has: name, unit; `fresh`, true where a target lives for one measurement only; start(environment),
-which returns a running target that has a pid and kill(); measure(target), which returns a Measurement of the
-target's work and nothing else.
+A workload has: name, title, unit; `rounds`, how often it is measured; `fresh`, true where a target lives for one
+measurement only; start(environment), which returns a running target that has a pid and kill(); measure(target),
+which returns a Measurement of the target's work and nothing else.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ class Loop:
     """malloc and free, nothing else: the largest part that a tracer can have."""
 
     unit = "malloc + free"
+    rounds = 9  # they are quick, and the limits are of them
     fresh = False
 
     def __init__(self, run, threads):
@@ -56,6 +57,7 @@ class Redis:
     name = "redis"
     title = "redis-server under redis-benchmark, SET, 16 in a pipeline: CPU time of the server"
     unit = "SET"
+    rounds = 5
     fresh = False
     KEYS = 50000
     FIRST = 4000  # requests after which the rate is known
@@ -120,6 +122,7 @@ class Compile:
     name = "compile"
     title = "cc1plus -O1 of a file that includes much of the standard library"
     unit = "compilation"
+    rounds = 5
     fresh = True
 
     def __init__(self, run):
@@ -162,6 +165,7 @@ class Sqlite:
     name = "sqlite"
     title = "sqlite3: inserts and queries in memory"
     unit = "script"
+    rounds = 5
     fresh = False
 
     def __init__(self, run):
