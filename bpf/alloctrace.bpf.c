@@ -105,7 +105,7 @@ static __always_inline bool is_live(__u32 slot, __u64 address)
 {
 	struct live_key key = {.address = address, .target = slot};
 
-	return address && bpf_map_lookup_elem(&live, &key);
+	return address && may_be_live(address) && bpf_map_lookup_elem(&live, &key);
 }
 
 /* All but a plain malloc. False: the call is passed by. */
@@ -225,7 +225,7 @@ int free_entry(struct pt_regs *ctx)
 	if (!cpu || !key.address)
 		return 0;
 	count_up(cpu, COUNT_FREES);
-	if (!bpf_map_lookup_elem(&live, &key))
+	if (!may_be_live(key.address) || !bpf_map_lookup_elem(&live, &key))
 		return 0;
 	keep_thread_stack(ctx, &no_programs);
 	target = target_current(slot);

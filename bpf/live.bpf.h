@@ -42,6 +42,20 @@ static __always_inline struct count *count_of(__u32 slot, __u64 stack, __u64 siz
 	return bpf_map_lookup_elem(&counts, &key);
 }
 
+/* The place of an address in live_filter. Blocks are 16 bytes apart at least. */
+static __always_inline __u32 *filter_of(__u64 address)
+{
+	__u64 hash = (address >> 4) * 0x9e3779b97f4a7c15ULL;
+
+	return &live_filter[hash >> (64 - LIVE_FILTER_BITS) & ((1 << LIVE_FILTER_BITS) - 1)];
+}
+
+/* May there be a live block at address? The hot path of a free: false for nearly all. */
+static __always_inline bool may_be_live(__u64 address)
+{
+	return *(volatile __u32 *)filter_of(address);
+}
+
 /* A recorded block was freed. Its count is there: blocks are only recorded with one. */
 static __always_inline void block_count_free(__u32 slot, const struct live_block *block)
 {
@@ -68,6 +82,7 @@ static __always_inline bool block_take(__u32 slot, __u32 epoch, __u64 address,
 	*out = *block;
 	if (bpf_map_delete_elem(&live, &key))
 		return false;
+	__sync_fetch_and_add(filter_of(address), -1);
 	return out->epoch == epoch;
 }
 
@@ -77,9 +92,11 @@ static __always_inline enum counter block_put(struct cpu_state *cpu, __u32 slot,
 {
 	struct live_key key = {.address = address, .target = slot};
 	struct live_block old;
-	/* An int: before 6.4 only the lower half of the result is set. */
-	int err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
+	int err; /* before 6.4 only the lower half of the result is set */
 
+	/* First, so that whoever finds nothing there can rely on it. */
+	__sync_fetch_and_add(filter_of(address), 1);
+	err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
 	if (err == -EEXIST) {
 		/* The allocator gave this address out again, so the old block was freed unseen. */
 		if (block_take(slot, block->epoch, address, &old)) {
@@ -88,6 +105,8 @@ static __always_inline enum counter block_put(struct cpu_state *cpu, __u32 slot,
 		}
 		err = bpf_map_update_elem(&live, &key, block, BPF_NOEXIST);
 	}
+	if (err)
+		__sync_fetch_and_add(filter_of(address), -1);
 	return err ? COUNT_LOST_LIVE : 0;
 }
 

@@ -78,6 +78,9 @@ struct {
 	__type(value, struct count);
 } counts SEC(".maps");
 
+/* How many blocks in `live`, or about to be, have an address with this hash; never too few. */
+__u32 live_filter[1 << LIVE_FILTER_BITS];
+
 /* Return addresses inside the allocating functions of all targets. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

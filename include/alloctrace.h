@@ -24,6 +24,12 @@
 /* Return addresses inside allocating functions, of all targets together. */
 #define NESTED_MAX (1 << 20)
 
+/*
+ * Live blocks by a hash of their address: most addresses that are freed have no live block there,
+ * and find it out in these 64 KiB, which stay in the cache, where the map of live blocks does not.
+ */
+#define LIVE_FILTER_BITS 14
+
 /* Gaps between samples are drawn from this many quantiles of the exponential distribution. */
 #define GAP_COUNT 4096
 

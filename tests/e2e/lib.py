@@ -265,10 +265,10 @@ class Case(unittest.TestCase):
             "\n".join(profile.comments),
         )
 
-    def ledger(self, program, *arguments, preload=None):
+    def ledger(self, program, *arguments, preload=None, **options):
         """A ledger that uses the allocator that it was linked with, or one that is preloaded."""
         environment = dict(os.environ, LD_PRELOAD=preload) if preload else None
-        target = self.target(program, *arguments, env=environment)
+        target = self.target(program, *arguments, env=environment, **options)
         if preload:
             # A library that cannot be preloaded is no error for the loader.
             self.assertIn(os.path.realpath(preload), read_text(f"/proc/{target.pid}/maps"))

@@ -1,6 +1,6 @@
 /*
  * recurse: has an allocator of its own, which calls itself: 100 calls deep where it is asked to, by a
- * pointer, so that each is a call of its own that wants a block of its own.
+ * pointer and many frames, so that each is a call of its own that wants a block of its own.
  *
  *	recurse deep	ten times 100 nested calls; then single ones, at every place of the stack that
  *			the nested ones had.
@@ -46,6 +46,31 @@ static void *take(size_t size)
 	return arena + at + 16;
 }
 
+/*
+ * The way from one call of malloc to the next: longer than the frames among which alloctrace looks
+ * for an outer call, of which the inner one would be a part.
+ */
+#define STEP(from, to)                                                                             \
+	NAMED_SITE static void *call_##from(size_t size)                                           \
+	{                                                                                          \
+		return call_##to(size);                                                            \
+	}
+NAMED_SITE static void *mid_deep(size_t size)
+{
+	return malloc_pointer(size);
+}
+NAMED_SITE static void *call_8(size_t size)
+{
+	return mid_deep(size);
+}
+STEP(7, 8)
+STEP(6, 7)
+STEP(5, 6)
+STEP(4, 5)
+STEP(3, 4)
+STEP(2, 3)
+STEP(1, 2)
+
 NAMED_SITE void *malloc(size_t size)
 {
 	void **block = take(size);
@@ -55,7 +80,7 @@ NAMED_SITE void *malloc(size_t size)
 		siglongjmp(back, 1);
 	if (levels > 1) {
 		levels--;
-		*block = malloc_pointer(size + 1);
+		*block = call_1(size + 1);
 	} else if (size >= sizeof(*block)) {
 		*block = NULL;
 	}
@@ -69,9 +94,9 @@ NAMED_SITE void free(void *block)
 
 NAMED_SITE void *calloc(size_t count, size_t size)
 {
-	void *block = malloc(count * size);
+	void *block = count ? malloc(count * size) : NULL;
 
-	return memset(block, 0, count * size);
+	return block ? memset(block, 0, count * size) : NULL;
 }
 
 NAMED_SITE void *realloc(void *old, size_t size)

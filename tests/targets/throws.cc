@@ -1,6 +1,7 @@
 /*
- * throws: asks operator new for more than there is, over and over, and catches what it throws. An
- * exception that meets a hijacked return address ends a process: this one must live.
+ * throws [SIZE]: asks operator new for SIZE bytes, more than there is or than it may have, over and
+ * over, and catches what it throws. An exception that meets a hijacked return address ends a process:
+ * this one must live.
  *
  * Says "ready PID". SIGUSR1 prints "caught N"; SIGTERM prints the last one and ends with 0.
  */
@@ -34,10 +35,10 @@ DEFINE_SITE(throw, operator new)
 DEFINE_SITE(throw_array, operator new[])
 DEFINE_SITE(calm, operator new)
 
-int main()
+int main(int argc, char **argv)
 {
 	unsigned long caught = 0, expected = 0;
-	size_t huge = ~0ul / 4;
+	size_t huge = argc > 1 ? strtoul(argv[1], nullptr, 10) : ~0ul / 4;
 
 	signal(SIGTERM, on_signal);
 	signal(SIGUSR1, on_signal);
