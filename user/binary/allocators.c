@@ -163,10 +163,10 @@ static void drop_indirect(struct candidates *candidates, const struct symtab *ta
 static int compare_order(const struct candidate *x, const struct candidate *y)
 {
 	if (x->family != y->family) /* the user's own come first: they say what is meant */
-		return x->family == FAMILY_CUSTOM   ? -1
-		       : y->family == FAMILY_CUSTOM ? 1
-		       : x->family < y->family	    ? -1
-						    : 1;
+		return x->family >= FAMILY_PREFIXED   ? -1
+		       : y->family >= FAMILY_PREFIXED ? 1
+		       : x->family < y->family	      ? -1
+						      : 1;
 	if (x->function != y->function)
 		return x->function < y->function ? -1 : 1;
 	return (x->vaddr > y->vaddr) - (x->vaddr < y->vaddr);
@@ -349,7 +349,7 @@ static int add_function(const struct image *image, const struct candidate *candi
 	struct allocator_function function = {
 		.shape = candidate->function->shape,
 		.throws = candidate->throws,
-		.custom = candidate->family == FAMILY_CUSTOM,
+		.custom = candidate->family >= FAMILY_PREFIXED,
 		.vaddr = candidate->vaddr,
 		.size = size_of(candidate, ranges),
 	};
@@ -408,7 +408,7 @@ static const char *family_of(const struct candidates *candidates)
 	for (size_t i = 0; i < candidates->count; i++) {
 		const struct candidate *candidate = &candidates->items[i];
 
-		if (candidate->family == FAMILY_CUSTOM || candidate->family == FAMILY_PREFIXED)
+		if (candidate->family >= FAMILY_PREFIXED)
 			return "named by you";
 		if (families[candidate->family].companion)
 			continue;

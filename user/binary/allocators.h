@@ -38,6 +38,8 @@ struct allocator_function {
 	uint64_t site_offset;		 /* file offset of the probe site */
 	bool emulated; /* the kernel emulates the instruction; false: it is single-stepped */
 	uint8_t registers[OPERANDS_MAX]; /* which register holds each operand at the site */
+	/* The site is a jcc that hands over (below): 1 + its condition. 0: it is not. */
+	uint8_t site_jump;
 };
 
 /* A function that belongs to the allocator and is not probed. */

@@ -272,11 +272,24 @@ static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind
 	return 1;
 }
 
+/* Function `index` is not to be probed. */
+static void leave_out(struct allocator *allocator, size_t index)
+{
+	struct allocator_left_out item = {.name = allocator->functions[index].name,
+					  .reason = is_thin_reason};
+	struct allocator_function *at = &allocator->functions[index];
+
+	if (vec_push(&allocator->left_out, item))
+		free(item.name);
+	allocator->function_count--;
+	memmove(at, at + 1, (allocator->function_count - index) * sizeof(*at));
+}
+
 static int leave_out_thin(struct search *search)
 {
 	struct allocator *allocator = search->allocator;
 	CLEANUP(cleanup_free) uint8_t *thin = calloc(allocator->function_count + 1, 1);
-	size_t kept = 0, left = 0;
+	size_t left = 0;
 
 	if (!thin)
 		return -ENOMEM;
@@ -294,20 +307,11 @@ static int leave_out_thin(struct search *search)
 	/* Functions that only call each other: it was not understood what they do. */
 	if (!left)
 		return 0;
-	for (size_t i = 0; i < allocator->function_count; i++) {
-		struct allocator_function *function = &allocator->functions[i];
-
-		if (!thin[i]) {
-			allocator->functions[kept++] = *function;
-			continue;
-		}
-		if (vec_push(&allocator->left_out, (struct allocator_left_out){
-							   .name = function->name,
-							   .reason = is_thin_reason,
-						   }))
-			free(function->name);
+	/* From the end on, so that indexes stay what they are. */
+	for (size_t i = allocator->function_count; i > 0; i--) {
+		if (thin[i - 1])
+			leave_out(allocator, i - 1);
 	}
-	allocator->function_count = kept;
 	return 0;
 }
 
@@ -489,6 +493,31 @@ static void tidy(struct search *search)
 	allocator->handovers.count = kept;
 }
 
+/*
+ * Where a function's site is itself a jump that hands over, one probe has to do for both: a function
+ * that jumps on in any case is left out; of one that may, the program looks at the condition.
+ */
+static void merge_sites(struct allocator *allocator)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < allocator->handovers.count; i++) {
+		const struct allocator_handover handover = allocator->handovers.items[i];
+		size_t at = 0;
+
+		while (at < allocator->function_count &&
+		       allocator->functions[at].site != handover.vaddr)
+			at++;
+		if (at == allocator->function_count)
+			allocator->handovers.items[kept++] = handover;
+		else if (handover.condition == HANDOVER_ALWAYS)
+			leave_out(allocator, at);
+		else
+			allocator->functions[at].site_jump = handover.condition + 1;
+	}
+	allocator->handovers.count = kept;
+}
+
 static void search_free(struct search **search)
 {
 	if (*search) {
@@ -515,7 +544,9 @@ int nesting_find(const struct image *image, const struct code_ranges *ranges, co
 		err = leave_out_thin(search);
 	if (!err)
 		err = scan(search);
-	if (!err)
-		tidy(search);
-	return err;
+	if (err)
+		return err;
+	tidy(search);
+	merge_sites(allocator);
+	return 0;
 }

@@ -401,6 +401,7 @@ static uint64_t function_cookie(uint32_t slot, uint32_t number,
 				enum tracer_throwing throwing)
 {
 	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
+			  (uint64_t)function->site_jump << COOKIE_JUMP_SHIFT |
 			  (uint64_t)number << COOKIE_SITE_SHIFT;
 
 	for (size_t i = 0; i < shape_operands(function->shape); i++) {
