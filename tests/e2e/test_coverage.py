@@ -27,6 +27,9 @@ class Coverage(Case):
         self.assertNotEqual(profile.sites().get("pool"), books["pool"][:4])
         objects, space = profile.sites()["prefixed"][:2]
         self.assertEqual((objects, space), (books["prefixed"][0], books["prefixed"][1] + 16 * objects))
+        # snmalloc's names are in the table.
+        for name in ("sn", "sn_old", "sn_realloc"):
+            self.assertEqual(profile.sites()[name], books[name][:4])
 
     def test_names_that_are_not_found_are_warned_of(self):
         target = self.target("ledger")

@@ -113,6 +113,31 @@ __attribute__((noipa, optimize("optimize-sibling-calls"))) void *wrap_get(int un
 	return malloc(size);
 }
 
+/* --- snmalloc's functions for Rust, as its rust.cc declares them, over the pool --- */
+
+NAMED_SITE void *sn_rust_alloc(size_t alignment, size_t size)
+{
+	return alignment <= HEADER ? pool_get(&pool, size) : NULL;
+}
+
+NAMED_SITE void sn_rust_dealloc(void *block, size_t alignment, size_t size)
+{
+	(void)alignment;
+	(void)size;
+	pool_put(&pool, block);
+}
+
+NAMED_SITE void *sn_rust_realloc(void *old, size_t alignment, size_t old_size, size_t size)
+{
+	void *block = sn_rust_alloc(alignment, size);
+
+	if (!block)
+		return NULL;
+	memcpy(block, old, old_size < size ? old_size : size);
+	sn_rust_dealloc(old, alignment, old_size);
+	return block;
+}
+
 /* --- the sites --- */
 
 #define SITES_OF_POOL(X)                                                                           \
@@ -120,7 +145,10 @@ __attribute__((noipa, optimize("optimize-sibling-calls"))) void *wrap_get(int un
 	X(prefixed, my_malloc(q->size), my_free(block))                                            \
 	X(prefixed_old, my_malloc(q->size), my_free(block))                                        \
 	X(prefixed_realloc, my_realloc(q->old, q->size), my_free(block))                           \
-	X(wrapped, wrap_get(0, q->size), free(block))
+	X(wrapped, wrap_get(0, q->size), free(block))                                              \
+	X(sn, sn_rust_alloc(8, q->size), sn_rust_dealloc(block, 8, size))                          \
+	X(sn_old, sn_rust_alloc(8, q->size), sn_rust_dealloc(block, 8, size))                      \
+	X(sn_realloc, sn_rust_realloc(q->old, 8, 16, q->size), sn_rust_dealloc(block, 8, size))
 
 SITES_OF_POOL(LEDGER_DEFINE_SITE)
 
@@ -140,6 +168,8 @@ static void pool_round(struct ledger_worker *w)
 	ledger_plain(w, S(wrapped), &q, size);
 	ledger_reallocate(w, S(prefixed_old), size, S(prefixed_realloc), 1,
 			  1 + ledger_draw(w) % 9000);
+	ledger_plain(w, S(sn), &q, size);
+	ledger_reallocate(w, S(sn_old), size, S(sn_realloc), 1, 16 + ledger_draw(w) % 9000);
 }
 
 static const struct ledger_group group = {sites, SITES, NULL, pool_round};
