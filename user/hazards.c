@@ -85,7 +85,7 @@ int hazards_warn(const struct target_record *target, struct profile *profile)
 		err = profile_add_warning(
 			profile, "it is a Go program: figures are of its C code only; Go's heap is "
 				 "in its own profile (net/http/pprof)");
-	if (!err && !profile->info.calls && cpu_time >= PROFILE_BUSY_NANOS)
+	if (!err && !profile->info.calls && !profile->info.maps && cpu_time >= PROFILE_BUSY_NANOS)
 		err = profile_add_warning(profile,
 					  "it used %s of CPU time, and not one call of a probed "
 					  "function was seen",

@@ -80,8 +80,22 @@ static inline void sample_info(struct profile *profile, uint64_t period)
 	info->end_reason = "duration reached";
 }
 
+/* Direct mappings: three of 16 MiB of which one and a quarter are left, and one of 4 MiB. */
+static inline void sample_mappings(struct profile *profile)
+{
+	uint32_t cache = sample_site(profile, true, 2, (int[]){AT_CACHE_PUT, AT_WORKER});
+	uint32_t jit = sample_site(profile, false, 1, (int[]){AT_JIT});
+
+	profile->info.mmap = true;
+	profile->info.maps = 1250;
+	profile->info.unmaps = 1233;
+	profile->sites.items[cache].mapped = profile->sites.items[jit].mapped = true;
+	assert_int_equal(profile_add_bucket(profile, jit, 1, 4 << 20, 1, 4 << 20), 0);
+	assert_int_equal(profile_add_bucket(profile, cache, 3, 48 << 20, 2, 20 << 20), 0);
+}
+
 /* Finished; info.sampled and recorded are the hits. */
-static inline struct profile *sample_profile(uint64_t period)
+static inline struct profile *sample_profile_with(uint64_t period, bool mappings)
 {
 	struct profile *profile;
 	uint32_t session, parse, cache, jit;
@@ -107,7 +121,9 @@ static inline struct profile *sample_profile(uint64_t period)
 	assert_int_equal(profile_add_bucket(profile, parse, 1900, 1900 * 96, 12, 12 * 96), 0);
 	assert_int_equal(profile_add_bucket(profile, cache, 3, 3 << 20, 0, 0), 0);
 	assert_int_equal(profile_add_bucket(profile, jit, 7, 7 * 48, 2, 2 * 48), 0);
-	profile->info.sampled = profile->info.recorded = 180 + 40 + 1900 + 3 + 7;
+	if (mappings)
+		sample_mappings(profile);
+	profile->info.sampled = profile->info.recorded = 180 + 40 + 1900 + 3 + 7 + 4 * mappings;
 	assert_int_equal(profile_add_counter(profile, "live map full", 0, PROFILE_LOSS), 0);
 	assert_int_equal(profile_add_counter(profile, "pending map full", 0, PROFILE_LOSS), 0);
 	assert_int_equal(profile_add_counter(profile, "failed allocations", 0, PROFILE_SEEN), 0);
@@ -124,6 +140,11 @@ static inline struct profile *sample_profile(uint64_t period)
 	sample_line(profile, AT_OPERATOR_NEW, "operator new", "_Znwm", "", 0);
 	sample_line(profile, AT_CACHE_PUT, "cache_put", "cache_put", "/src/cache.c", 52);
 	return profile;
+}
+
+static inline struct profile *sample_profile(uint64_t period)
+{
+	return sample_profile_with(period, false);
 }
 
 #endif

@@ -265,6 +265,35 @@ static void test_samples_and_their_labels(void **state)
 	profile_free(source);
 }
 
+/* By a label that no sample of the heap has. */
+static void test_direct_mappings_are_labelled(void **state)
+{
+	struct profile *from = sample_profile_with(1, true);
+	struct encoded *e = encode(from);
+	const struct message *profile = &e->message;
+	size_t labelled = 0;
+
+	(void)state;
+	decode(reader_new(e->raw, e->raw_size), &e->message);
+	assert_int_equal(count_of(profile, 2), from->buckets.count);
+	for (size_t i = 0; i < count_of(profile, 2); i++) {
+		bool mapped = from->sites.items[from->buckets.items[i].site].mapped;
+		struct message sample, label;
+
+		sub_message(profile, 2, i, &sample);
+		assert_int_equal(count_of(&sample, 3), mapped ? 4 : 3);
+		if (!mapped)
+			continue;
+		sub_message(&sample, 3, 3, &label);
+		assert_string(profile, number_of(&label, 1), "kind");
+		assert_string(profile, number_of(&label, 2), "mmap");
+		labelled++;
+	}
+	assert_int_equal(labelled, 2);
+	encoded_free(e);
+	profile_free(from);
+}
+
 static void test_every_string_is_valid_and_printable(void **state)
 {
 	struct profile *source = sample_profile(1);
@@ -532,6 +561,7 @@ int main(void)
 		cmocka_unit_test(test_head),
 		cmocka_unit_test(test_mappings_functions_and_locations),
 		cmocka_unit_test(test_samples_and_their_labels),
+		cmocka_unit_test(test_direct_mappings_are_labelled),
 		cmocka_unit_test(test_every_string_is_valid_and_printable),
 		cmocka_unit_test(test_an_empty_profile_is_a_profile),
 		cmocka_unit_test(test_go_reads_the_whole_of_it),

@@ -291,6 +291,31 @@ static void test_sites_are_sorted_by_live_then_allocated_bytes(void **state)
 	profile_free(profile);
 }
 
+/* What is left of a mapping was recorded with the probability of all of it. */
+static void test_mappings_are_apart_and_scaled_by_their_whole_size(void **state)
+{
+	struct profile *profile = new_profile(PERIOD);
+	uint32_t mapped = add_site(profile, 0x1000), heap = add_site(profile, 0x2000);
+	double p = estimate_probability(PERIOD, PERIOD);
+
+	(void)state;
+	profile->sites.items[mapped].mapped = true;
+	assert_int_equal(profile_add_bucket(profile, mapped, 2, 2 * PERIOD, 1, 4096), 0);
+	assert_int_equal(profile_add_bucket(profile, heap, 1, 100, 1, 100), 0);
+	assert_int_equal(profile_finish(profile), 0);
+	assert_true(fabs(profile->mapped[PROFILE_INUSE_OBJECTS].value - 1 / p) < 1e-9);
+	assert_true(fabs(profile->mapped[PROFILE_INUSE_SPACE].value - 4096 / p) < 1e-6);
+	assert_true(fabs(profile->mapped[PROFILE_ALLOC_OBJECTS].value - 2 / p) < 1e-9);
+	assert_int_equal(profile->mapped_values[PROFILE_INUSE_SPACE], llround(4096 / p));
+	assert_int_equal(profile->total[PROFILE_ALLOC_OBJECTS].observed, 1);
+	assert_int_equal(profile->total[PROFILE_INUSE_SPACE].observed, 100);
+	/* However much it is, it comes behind. */
+	assert_false(profile->sites.items[0].mapped);
+	assert_true(profile->sites.items[1].mapped);
+	assert_true(profile->sites.items[1].sums[PROFILE_ALLOC_SPACE] > 2 * PERIOD);
+	profile_free(profile);
+}
+
 static void test_huge_values_saturate(void **state)
 {
 	struct profile *profile = new_profile(PERIOD);
@@ -351,6 +376,7 @@ int main(void)
 		cmocka_unit_test(test_live_is_never_more_than_allocated),
 		cmocka_unit_test(test_rounding_does_not_add_up),
 		cmocka_unit_test(test_sites_are_sorted_by_live_then_allocated_bytes),
+		cmocka_unit_test(test_mappings_are_apart_and_scaled_by_their_whole_size),
 		cmocka_unit_test(test_huge_values_saturate),
 		cmocka_unit_test(test_losses_are_the_counters_that_are_losses),
 		cmocka_unit_test(test_empty_half_built_and_absent_profiles_are_fine),

@@ -483,6 +483,58 @@ static void test_folded_stacks_run_from_the_outermost_frame_inwards(void **state
 	profile_free(profile);
 }
 
+/* Neither in the figures of the heap nor among its sites. */
+static void test_direct_mappings_are_told_apart(void **state)
+{
+	struct profile *profile = sample_profile_with(1, true), *heap = sample_profile(1);
+	char *text = summary(profile, 1), *without = summary(heap, 1), *line;
+
+	(void)state;
+	assert_has(text, "seen       1,204,331 allocation calls, 1,104,220 frees; 1,250 mapping "
+			 "calls, 1,233 unmappings, the allocator's among them\n");
+	assert_has(text, "live       3.84 MiB in 233 objects; RSS");
+	assert_has(text, "mapped     24.0 MiB in 3 direct mappings, beside what is live; 52.0 MiB "
+			 "in all\n");
+	assert_has(text, "TOP 1 OF 4 SITES BY LIVE BYTES (every allocation counted)\n");
+	assert_has(text, "TOP 1 OF 2 SITES BY DIRECTLY MAPPED BYTES (every mapping counted)\n"
+			 "  # mmap mapped bytes  mappings  bytes in all  mappings in all\n"
+			 "  1  83% 20.0 MiB      2         48.0 MiB      3\n"
+			 "        cache_put  /src/cache.c:52\n"
+			 "        < worker_main server.c:401\n"
+			 "1 more site with 4.00 MiB mapped\n");
+	/* The table of the heap is the same without. */
+	line = strstr(without, "\nTOP 1 OF");
+	assert_non_null(line);
+	assert_has(text, line);
+	assert_has_not(without, "mapp");
+	free(text);
+	free(without);
+	text = folded(profile);
+	assert_has(text, "worker_main;cache_put;[mmap] 20971520\n");
+	assert_has(text, "worker_main;handle_request;session_new ");
+	free(text);
+	profile_free(profile);
+	profile_free(heap);
+}
+
+/* A sampled mapping stands for as many as one of its whole size does, however little is left. */
+static void test_sampled_mappings_carry_their_interval(void **state)
+{
+	struct profile *profile = sample_profile_with(16 << 20, true);
+	char *text = summary(profile, 2);
+
+	(void)state;
+	/* p = 1 - 1/e for 16 MiB: 2 / p = 3.2 objects, 20 MiB / p; p = 0.2212 for 4 MiB. */
+	assert_has(text, "TOP 2 OF 2 SITES BY DIRECTLY MAPPED BYTES (estimates, 95 % interval in "
+			 "parentheses)\n");
+	assert_has(text, "% 31.6 MiB (");
+	assert_has(text, "% 18.1 MiB (");
+	assert_has(text, "mapped     49.7 MiB (");
+	assert_has(text, ") in 8 (");
+	free(text);
+	profile_free(profile);
+}
+
 static void test_a_full_disk_is_reported(void **state)
 {
 	struct profile *profile = sample_profile(1);
@@ -517,6 +569,8 @@ int main(void)
 		cmocka_unit_test(test_long_names_are_shortened_where_they_say_least),
 		cmocka_unit_test(test_allocators_own_frames_are_known_by_their_whole_name),
 		cmocka_unit_test(test_folded_stacks_run_from_the_outermost_frame_inwards),
+		cmocka_unit_test(test_direct_mappings_are_told_apart),
+		cmocka_unit_test(test_sampled_mappings_carry_their_interval),
 		cmocka_unit_test(test_a_full_disk_is_reported),
 	};
 

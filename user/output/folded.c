@@ -19,6 +19,8 @@ static void write_site(const struct profile *profile, const struct profile_site 
 	}
 	if (first)
 		fputs("[no stack]", to);
+	if (site->mapped)
+		fputs(";[mmap]", to);
 	fprintf(to, " %" PRId64 "\n", site->sums[PROFILE_INUSE_SPACE]);
 }
 

@@ -11,7 +11,7 @@
  * any frame gets a location "[no stack]".
  * - Mapping 1 is the main executable. The flags has_... keep pprof from looking for symbols again.
  * - Label `bytes` is numeric and the size of one object. pid and comm are strings: those become
- * labels that one can query for.
+ * labels that one can query for. So does kind, which only samples of direct mappings have: "mmap".
  * - Comments that begin with '#' are shown by -comments only, the others atop of every report.
  * - Every string must be valid UTF-8 (protobuf, and Pyroscope insists). Control characters do not
  * belong into names either, and pprof prints what it gets: both become U+FFFD.
@@ -388,7 +388,7 @@ static void encode_sample(struct encoder *e, const struct profile_bucket *from,
 	to->n_location_id = site->frame_count ? site->frame_count : 1;
 	to->location_id = make(e, to->n_location_id, sizeof(*to->location_id));
 	to->value = make(e, PROFILE_VALUES, sizeof(*to->value));
-	to->label = make(e, 3, sizeof(pb_label *));
+	to->label = make(e, 4, sizeof(pb_label *));
 	if (!to->label)
 		return;
 	perftools__profiles__label__init(bytes);
@@ -398,6 +398,8 @@ static void encode_sample(struct encoder *e, const struct profile_bucket *from,
 	to->label[to->n_label++] = bytes;
 	to->label[to->n_label++] = shared[0];
 	to->label[to->n_label++] = shared[1];
+	if (site->mapped)
+		to->label[to->n_label++] = shared[2];
 	to->location_id[0] = e->message.n_location; /* no stack */
 	for (size_t i = 0; i < site->frame_count; i++)
 		to->location_id[i] = (uint64_t)site->frames[i] + 1;
@@ -408,13 +410,15 @@ static void encode_sample(struct encoder *e, const struct profile_bucket *from,
 static void encode_samples(struct encoder *e)
 {
 	size_t count = e->profile->buckets.count, used = 0;
-	pb_label *shared[2];
+	pb_label *shared[3] = {NULL};
 	char pid[16];
 	pb_sample *items;
 
 	snprintf(pid, sizeof(pid), "%d", e->profile->info.pid);
 	shared[0] = string_label(e, "pid", pid);
 	shared[1] = string_label(e, "comm", or_unknown(e->profile->info.comm));
+	if (e->profile->info.mmap)
+		shared[2] = string_label(e, "kind", "mmap");
 	e->message.sample = make_messages(e, count, &items);
 	if (!e->message.sample)
 		return;
@@ -470,6 +474,11 @@ static void encode_comments(struct encoder *e)
 		comment(e, "alloctrace %s: pid %d (%s), one sample per %s on average",
 			or_unknown(info->version), info->pid, or_unknown(info->comm),
 			units_format_size((double)info->period, size));
+	if (info->mmap)
+		comment(e,
+			"with direct mappings, label kind=mmap: they are address space, and what "
+			"of it was touched is resident (-tagignore=mmap leaves them out, "
+			"-tagfocus=mmap the heap)");
 	comment(e, "# inuse: allocated since attach and not freed");
 	comment(e, "# command line: %s", or_unknown(info->command_line));
 	comment(e, "# executable: %s", or_unknown(info->exe));
@@ -480,6 +489,10 @@ static void encode_comments(struct encoder *e)
 		comment_probe(e, probe);
 	comment(e, "# calls: %" PRIu64, info->calls);
 	comment(e, "# frees: %" PRIu64, info->frees);
+	if (info->mmap) {
+		comment(e, "# mapping calls: %" PRIu64, info->maps);
+		comment(e, "# unmapping calls: %" PRIu64, info->unmaps);
+	}
 	comment(e, "# sampled: %" PRIu64, info->sampled);
 	comment(e, "# recorded: %" PRIu64, info->recorded);
 	comment_losses(e);

@@ -26,14 +26,25 @@
 #define CALLER_WIDTH 40
 #define CALLERS_MAX  8
 
-static const struct {
-	enum profile_value value;
-	const char *heading;
-} columns[PROFILE_VALUES] = {
-	{PROFILE_INUSE_SPACE, "live bytes"},
-	{PROFILE_INUSE_OBJECTS, "live objects"},
-	{PROFILE_ALLOC_SPACE, "allocated bytes"},
-	{PROFILE_ALLOC_OBJECTS, "allocated objects"},
+static const enum profile_value columns[PROFILE_VALUES] = {
+	PROFILE_INUSE_SPACE,
+	PROFILE_INUSE_OBJECTS,
+	PROFILE_ALLOC_SPACE,
+	PROFILE_ALLOC_OBJECTS,
+};
+
+/* The sites of the heap, and those of direct mappings, each with a table of their own. */
+struct section {
+	const struct profile *profile;	  /* borrowed */
+	const struct profile_site *sites; /* borrowed; `count` */
+	size_t count, shown;
+	int64_t live; /* bytes, of all */
+	bool mapped;
+};
+
+static const char *const headings[2][PROFILE_VALUES] = {
+	{"live bytes", "live objects", "allocated bytes", "allocated objects"},
+	{"mapped bytes", "mappings", "bytes in all", "mappings in all"},
 };
 
 struct row {
@@ -220,18 +231,17 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 
 /* --- the table --- */
 
-static void format_rows(const struct profile *profile, struct row *rows, size_t count,
-			int widths[PROFILE_VALUES])
+static void format_rows(const struct section *section, struct row *rows, int widths[PROFILE_VALUES])
 {
 	for (size_t c = 0; c < PROFILE_VALUES; c++)
-		widths[c] = (int)strlen(columns[c].heading);
-	for (size_t i = 0; i < count; i++) {
-		const struct profile_site *site = &profile->sites.items[i];
+		widths[c] = (int)strlen(headings[section->mapped][c]);
+	for (size_t i = 0; i < section->shown; i++) {
+		const struct profile_site *site = &section->sites[i];
 
 		for (size_t c = 0; c < PROFILE_VALUES; c++) {
 			int width;
 
-			figure_format(profile, site->values, site->sums, columns[c].value,
+			figure_format(section->profile, site->values, site->sums, columns[c],
 				      rows[i].figures[c]);
 			width = (int)strlen(rows[i].figures[c]);
 			if (width > widths[c])
@@ -240,11 +250,11 @@ static void format_rows(const struct profile *profile, struct row *rows, size_t 
 	}
 }
 
-static void write_row(const struct profile *profile, size_t index, const struct row *row,
+static void write_row(const struct section *section, size_t index, const struct row *row,
 		      const int widths[PROFILE_VALUES], FILE *to)
 {
-	double live = (double)profile->sites.items[index].sums[PROFILE_INUSE_SPACE];
-	double all = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	double live = (double)section->sites[index].sums[PROFILE_INUSE_SPACE];
+	double all = (double)section->live;
 
 	fprintf(to, "%3zu %3.0f%%", index + 1, all > 0 ? 100 * live / all : 0);
 	for (size_t c = 0; c < PROFILE_VALUES; c++) {
@@ -255,64 +265,91 @@ static void write_row(const struct profile *profile, size_t index, const struct 
 	fputc('\n', to);
 }
 
-static void write_heading(const struct profile *profile, size_t shown,
-			  const int widths[PROFILE_VALUES], FILE *to)
+static void write_heading(const struct section *section, const int widths[PROFILE_VALUES], FILE *to)
 {
 	char all[UNITS_TEXT_MAX];
 
-	fprintf(to, "\nTOP %zu OF %s SITES BY LIVE BYTES (%s)\n", shown,
-		units_format_count((int64_t)profile->sites.count, all),
-		profile->info.period > 1 ? "estimates, 95 % interval in parentheses"
-					 : "every allocation counted");
-	fputs("  # live", to);
+	fprintf(to, "\nTOP %zu OF %s SITES BY %s BYTES (%s)\n", section->shown,
+		units_format_count((int64_t)section->count, all),
+		section->mapped ? "DIRECTLY MAPPED" : "LIVE",
+		section->profile->info.period > 1 ? "estimates, 95 % interval in parentheses"
+		: section->mapped		  ? "every mapping counted"
+						  : "every allocation counted");
+	fputs(section->mapped ? "  # mmap" : "  # live", to);
 	for (size_t c = 0; c < PROFILE_VALUES; c++) {
 		int width = c + 1 < PROFILE_VALUES ? widths[c] : 0;
 
-		fprintf(to, "%s%-*s", c ? "  " : " ", width, columns[c].heading);
+		fprintf(to, "%s%-*s", c ? "  " : " ", width, headings[section->mapped][c]);
 	}
 	fputc('\n', to);
 }
 
-static void write_rest(const struct profile *profile, size_t shown, FILE *to)
+static void write_rest(const struct section *section, FILE *to)
 {
 	char count[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX];
-	int64_t live = profile->total_values[PROFILE_INUSE_SPACE];
+	int64_t live = section->live;
 
-	for (size_t i = 0; i < shown; i++)
-		live -= profile->sites.items[i].sums[PROFILE_INUSE_SPACE];
-	units_format_count((int64_t)(profile->sites.count - shown), count);
-	if (profile->sites.count == shown)
+	for (size_t i = 0; i < section->shown; i++)
+		live -= section->sites[i].sums[PROFILE_INUSE_SPACE];
+	units_format_count((int64_t)(section->count - section->shown), count);
+	if (section->count == section->shown)
 		fputs("no more sites\n", to);
 	else
-		fprintf(to, "%s more site%s with %s live\n", count,
-			profile->sites.count - shown == 1 ? "" : "s",
-			units_format_size((double)live, size));
+		fprintf(to, "%s more site%s with %s %s\n", count,
+			section->count - section->shown == 1 ? "" : "s",
+			units_format_size((double)live, size), section->mapped ? "mapped" : "live");
 }
 
-int site_table_write(const struct profile *profile, unsigned int top, FILE *to)
+static int write_section(const struct section *section, FILE *to)
 {
-	size_t shown = top < profile->sites.count ? top : profile->sites.count;
-	CLEANUP(cleanup_free) struct row *rows = calloc(shown + 1, sizeof(*rows));
+	CLEANUP(cleanup_free) struct row *rows = calloc(section->shown + 1, sizeof(*rows));
 	int widths[PROFILE_VALUES];
 	int err = 0;
 
 	if (!rows)
 		return -ENOMEM;
-	format_rows(profile, rows, shown, widths);
-	if (shown)
-		write_heading(profile, shown, widths, to);
-	for (size_t i = 0; i < shown && !err; i++) {
+	format_rows(section, rows, widths);
+	if (section->shown)
+		write_heading(section, widths, to);
+	for (size_t i = 0; i < section->shown && !err; i++) {
 		struct frame_cursor cursor = {
-			.profile = profile,
-			.site = &profile->sites.items[i],
+			.profile = section->profile,
+			.site = &section->sites[i],
 		};
 
-		write_row(profile, i, &rows[i], widths, to);
+		write_row(section, i, &rows[i], widths, to);
 		err = write_name(&cursor, to);
 		if (!err)
 			err = write_callers(&cursor, to);
 	}
 	if (!err)
-		write_rest(profile, shown, to);
+		write_rest(section, to);
+	return err;
+}
+
+int site_table_write(const struct profile *profile, unsigned int top, FILE *to)
+{
+	struct section heap = {
+		.profile = profile,
+		.sites = profile->sites.items,
+		.live = profile->total_values[PROFILE_INUSE_SPACE],
+	};
+	struct section mapped = {
+		.profile = profile,
+		.live = profile->mapped_values[PROFILE_INUSE_SPACE],
+		.mapped = true,
+	};
+	int err = 0;
+
+	while (heap.count < profile->sites.count && !heap.sites[heap.count].mapped)
+		heap.count++;
+	mapped.sites = heap.sites + heap.count;
+	mapped.count = profile->sites.count - heap.count;
+	heap.shown = top < heap.count ? top : heap.count;
+	mapped.shown = top < mapped.count ? top : mapped.count;
+	if (heap.count || !mapped.count)
+		err = write_section(&heap, to);
+	if (!err && mapped.count)
+		err = write_section(&mapped, to);
 	return err;
 }

@@ -7,7 +7,10 @@
 
 #include <stdio.h>
 
-/* The first `top` sites of a finished profile, and how many there are besides. 0 or -ENOMEM. */
+/*
+ * The first `top` sites of a finished profile, and how many there are besides; then the same of those
+ * that make direct mappings, if there are any. 0 or -ENOMEM.
+ */
 int site_table_write(const struct profile *profile, unsigned int top, FILE *to);
 
 #endif

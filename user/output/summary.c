@@ -297,7 +297,15 @@ static void write_seen(const struct profile *profile, FILE *to)
 	write_count(to, info->calls);
 	fputs(" allocation calls, ", to);
 	write_count(to, info->frees);
-	fputs(" frees\n", to);
+	fputs(" frees", to);
+	if (info->mmap) {
+		fputs("; ", to);
+		write_count(to, info->maps);
+		fputs(" mapping calls, ", to);
+		write_count(to, info->unmaps);
+		fputs(" unmappings, the allocator's among them", to);
+	}
+	fputc('\n', to);
 	write_sampling(profile, to);
 	label(to, "samples");
 	write_count(to, info->sampled);
@@ -354,6 +362,22 @@ static void write_rss(const struct profile_info *info, FILE *to)
 	fputc(')', to);
 }
 
+/* What the program has mapped by itself: address space, which RSS may hold none or all of. */
+static void write_mapped(const struct profile *profile, FILE *to)
+{
+	label(to, "mapped");
+	write_figure(to, profile, profile->mapped, profile->mapped_values, PROFILE_INUSE_SPACE);
+	fputs(" in ", to);
+	write_figure(to, profile, profile->mapped, profile->mapped_values, PROFILE_INUSE_OBJECTS);
+	fputs(" direct mappings, beside what is live; ", to);
+	write_figure(to, profile, profile->mapped, profile->mapped_values, PROFILE_ALLOC_SPACE);
+	fputs(" in all\n", to);
+	label(to, "");
+	fputs("\"mapped\" = address space that the program took by mmap, mremap or brk itself; RSS "
+	      "holds what it touched of that\n",
+	      to);
+}
+
 static void write_amounts(const struct profile *profile, FILE *to)
 {
 	write_rate(profile, to);
@@ -368,6 +392,8 @@ static void write_amounts(const struct profile *profile, FILE *to)
 	fputs("\"live\" = allocated since attach and not freed; what was allocated before is not "
 	      "known\n",
 	      to);
+	if (profile->info.mmap)
+		write_mapped(profile, to);
 }
 
 static void write_warnings(const struct profile *profile, FILE *to)

@@ -11,7 +11,8 @@ int text_write_summary(const struct profile *profile, unsigned int top, FILE *to
 
 /*
  * One line per site: frames from the outermost to the innermost, separated by ';', a space, and the
- * live bytes (inuse_space). Sites with nothing live are left out.
+ * live bytes (inuse_space). Sites with nothing live are left out; those of direct mappings end in
+ * "[mmap]".
  */
 int folded_write(const struct profile *profile, FILE *to);
 

@@ -21,19 +21,25 @@ static void add_hits(struct estimate *to, double hits, double each, double p)
 	to->observed += hits * each;
 }
 
-void estimate_add(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
-		  uint64_t bytes, uint64_t period)
+void estimate_add_rest(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
+		       uint64_t bytes, double size, uint64_t period)
 {
-	double mean, p;
+	double p = estimate_probability(size, period);
 
 	if (!hits)
 		return;
-	mean = (double)bytes / (double)hits;
-	p = estimate_probability(mean, period);
 	if (objects)
 		add_hits(objects, (double)hits, 1, p);
 	if (bytes_sum)
-		add_hits(bytes_sum, (double)hits, mean, p);
+		add_hits(bytes_sum, (double)hits, (double)bytes / (double)hits, p);
+}
+
+void estimate_add(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
+		  uint64_t bytes, uint64_t period)
+{
+	if (hits)
+		estimate_add_rest(objects, bytes_sum, hits, bytes, (double)bytes / (double)hits,
+				  period);
 }
 
 void estimate_sum(struct estimate *to, const struct estimate *more)

@@ -26,6 +26,12 @@ double estimate_probability(double size, uint64_t period);
  */
 void estimate_add(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
 		  uint64_t bytes, uint64_t period);
+/*
+ * The same of what is left of allocations that were `size` bytes each: a mapping may be given back in
+ * parts, and was recorded with the probability of its whole size.
+ */
+void estimate_add_rest(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
+		       uint64_t bytes, double size, uint64_t period);
 void estimate_sum(struct estimate *to, const struct estimate *more);
 
 /*

@@ -370,8 +370,13 @@ static void scale_bucket(struct profile *profile, struct profile_bucket *bucket,
 
 	estimate_add(&values[PROFILE_ALLOC_OBJECTS], &values[PROFILE_ALLOC_SPACE],
 		     bucket->alloc_hits, bucket->alloc_bytes, profile->info.period);
-	estimate_add(&values[PROFILE_INUSE_OBJECTS], &values[PROFILE_INUSE_SPACE],
-		     bucket->inuse_hits, bucket->inuse_bytes, profile->info.period);
+	if (site->mapped)
+		estimate_add_rest(&values[PROFILE_INUSE_OBJECTS], &values[PROFILE_INUSE_SPACE],
+				  bucket->inuse_hits, bucket->inuse_bytes,
+				  (double)bucket->object_bytes, profile->info.period);
+	else
+		estimate_add(&values[PROFILE_INUSE_OBJECTS], &values[PROFILE_INUSE_SPACE],
+			     bucket->inuse_hits, bucket->inuse_bytes, profile->info.period);
 	for (int i = 0; i < 2; i++) {
 		int64_t live = round_next(&left[i][0], inuse[i].value, observed[0][i]);
 		int64_t all =
@@ -383,9 +388,11 @@ static void scale_bucket(struct profile *profile, struct profile_bucket *bucket,
 	}
 	for (int v = 0; v < PROFILE_VALUES; v++) {
 		add_saturating(&site->sums[v], bucket->values[v]);
-		add_saturating(&profile->total_values[v], bucket->values[v]);
+		add_saturating(site->mapped ? &profile->mapped_values[v]
+					    : &profile->total_values[v],
+			       bucket->values[v]);
 		estimate_sum(&site->values[v], &values[v]);
-		estimate_sum(&profile->total[v], &values[v]);
+		estimate_sum(site->mapped ? &profile->mapped[v] : &profile->total[v], &values[v]);
 	}
 }
 
@@ -399,8 +406,11 @@ static int compare_sites(const void *a, const void *b, void *sites)
 	uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
 	const struct profile_site *left = (const struct profile_site *)sites + i;
 	const struct profile_site *right = (const struct profile_site *)sites + j;
-	int order = descending(left->sums[PROFILE_INUSE_SPACE], right->sums[PROFILE_INUSE_SPACE]);
+	int order = left->mapped - right->mapped;
 
+	if (!order)
+		order = descending(left->sums[PROFILE_INUSE_SPACE],
+				   right->sums[PROFILE_INUSE_SPACE]);
 	if (!order)
 		order = descending(left->sums[PROFILE_ALLOC_SPACE],
 				   right->sums[PROFILE_ALLOC_SPACE]);

@@ -51,11 +51,12 @@ struct profile_location {
 	size_t line_count; /* >= 1 after symbolization */
 };
 
-/* A stack that allocates. */
+/* A stack that allocates, or that maps memory. */
 struct profile_site {
 	uint32_t *frames; /* location indices, innermost (the call of the allocator) first */
 	size_t frame_count;
 	bool complete; /* the walk reached the thread's first frame */
+	bool mapped;   /* it makes direct mappings; set by who adds it */
 	struct estimate values[PROFILE_VALUES];
 	int64_t sums[PROFILE_VALUES]; /* of its buckets' values: what is printed */
 };
@@ -96,9 +97,12 @@ struct profile_info {
 	char *attach;	    /* how: "session", "multi", "perf" */
 	int64_t time_nanos; /* start, since the epoch */
 	int64_t duration_nanos;
-	uint64_t period;  /* R, bytes */
-	uint64_t calls;	  /* allocator calls seen, sampled or not */
-	uint64_t frees;	  /* calls of freeing functions seen */
+	uint64_t period; /* R, bytes */
+	uint64_t calls;	 /* allocator calls seen, sampled or not */
+	uint64_t frees;	 /* calls of freeing functions seen */
+	bool mmap;	 /* direct mappings are recorded too */
+	uint64_t maps;	 /* calls of functions that map memory, seen */
+	uint64_t unmaps;
 	uint64_t sampled; /* = recorded + failed allocations + losses */
 	uint64_t recorded;
 	uint64_t rss_start, rss_end; /* bytes, 0: unknown */
@@ -130,8 +134,9 @@ struct profile {
 		size_t count, capacity;
 	} locations;
 	struct {
-		struct profile_site *items; /* after profile_finish(): by inuse_space, then
-					       alloc_space, descending */
+		/* After profile_finish(): by inuse_space, then alloc_space, descending; those of
+		   direct mappings behind the others. */
+		struct profile_site *items;
 		size_t count, capacity;
 	} sites;
 	struct {
@@ -153,6 +158,9 @@ struct profile {
 	struct estimate total[PROFILE_VALUES];
 	int64_t total_values[PROFILE_VALUES]; /* sums of the buckets' values: equal what pprof shows
 					       */
+	/* The same of direct mappings, which are in none of the above. */
+	struct estimate mapped[PROFILE_VALUES];
+	int64_t mapped_values[PROFILE_VALUES];
 };
 
 int profile_new(struct profile **out);
