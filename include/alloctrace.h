@@ -45,17 +45,21 @@ enum allocator_shape {
 	SHAPE_FREE,	      /* (pointer) */
 	SHAPE_HANDOVER,	      /* no function: a jump from one of these into another */
 	SHAPE_UNWIND,	      /* the C++ runtime begins to look for a handler of an exception */
+	SHAPE_MMAP,	      /* (length, flags) -> address or MAP_FAILED */
+	SHAPE_MREMAP,	      /* (old address, old length, length, flags) -> as above */
+	SHAPE_BRK,	      /* (address); what became of the break, the kernel knows */
+	SHAPE_MUNMAP,	      /* (address, length) */
 	SHAPE_COUNT,
 };
 
 /* Operands of a shape, at most. */
-#define OPERANDS_MAX 3
+#define OPERANDS_MAX 4
 
 /*
  * A link's cookie: what a program has to know about the place it was hit at.
  * bits 0-15: slot of the target; 16-23: enum allocator_shape; 24-30: see below; from 32: for
  * each operand 5 bits, the register that holds it (a handover has its condition there); 48-63: the
- * site's number among those of the target.
+ * site's number among those of the target (not if it maps or unmaps: operands reach up to there).
  * So a plain malloc or free is one comparison of the lower half.
  */
 #define COOKIE_TARGET_MASK    0xffffU
@@ -115,12 +119,15 @@ enum walk_end {
 #define COUNTERS(X)                                                                                \
 	X(COUNT_CALLS, "allocating calls seen", 0)                                                 \
 	X(COUNT_FREES, "freeing calls seen", 0)                                                    \
+	X(COUNT_MAPS, "calls seen that map memory", 0)                                             \
+	X(COUNT_UNMAPS, "calls seen that unmap memory", 0)                                         \
 	X(COUNT_SAMPLED, "calls sampled", 0)                                                       \
 	X(COUNT_RECORDED, "allocations recorded", 0)                                               \
 	X(COUNT_FAILED, "sampled calls that allocated nothing", 0)                                 \
 	X(COUNT_NESTED, "sampled calls that were part of another", 0)                              \
 	X(COUNT_REPLACED, "blocks seen again without their free", 0)                               \
 	X(COUNT_UNTRACKED, "live blocks lost from view by a failing realloc", 0)                   \
+	X(COUNT_UNMAPS_LOST, "unmappings that could not be reported", 0)                           \
 	X(COUNT_LOST_PENDING, "too many calls in progress", 1)                                     \
 	X(COUNT_LOST_RETURNS, "no return probe left in the thread", 1)                             \
 	X(COUNT_LOST_ABANDONED, "call left by a jump, never returned", 1)                          \
@@ -130,7 +137,9 @@ enum walk_end {
 	X(COUNT_LOST_LIVE, "live map full", 1)                                                     \
 	X(COUNT_LOST_COUNTS, "count map full", 1)                                                  \
 	X(COUNT_LOST_RESULT, "result unreadable", 1)                                               \
-	X(COUNT_LOST_RISKY, "too large to watch a call that might throw", 1)
+	X(COUNT_LOST_RISKY, "too large to watch a call that might throw", 1)                       \
+	X(COUNT_LOST_ORIGIN, "mapping by code that was not known yet", 1)                          \
+	X(COUNT_LOST_MAPPINGS, "mapping that could not be reported", 1)
 
 enum counter {
 #define X(id, text, loss) id,
@@ -220,6 +229,31 @@ struct pending_call {
 	__u8 loss;  /* sampled, but it cannot be recorded: enum counter, 0 if it can */
 };
 
+/*
+ * What a call has done to the mappings of its process. As parts of one may go, and one call may take
+ * away several, the user side keeps the books, and needs the calls in their order: a mapping is
+ * reported when it is there, and what is unmapped before it is gone, so that no other can have taken
+ * its place.
+ */
+enum region_event_type {
+	REGION_MAPPED,	 /* and what was there is gone; so is what was held for `id` */
+	REGION_UNMAPPED, /* or about to be: the call may fail, but hardly one does */
+	REGION_HELD,	 /* an mremap begins that takes this away, if it succeeds */
+	REGION_KEPT,	 /* it has not */
+};
+
+struct region_event {
+	__u64 start, end;
+	__u64 stack; /* key in `stacks`; 0: it is not recorded, what it replaces counts */
+	__u32 target;
+	__u32 epoch;
+	__u32 id;   /* of an mremap under way: its thread; else 0 */
+	__u32 type; /* enum region_event_type */
+};
+
+/* The room for events that have not been read. */
+#define REGION_RING_BYTES (4U << 20)
+
 /* Allocations of one stack in one size class. */
 struct count_key {
 	__u64 stack;
@@ -243,10 +277,12 @@ struct count {
  */
 struct nested_key {
 	__u64 address; /* or return address - address of the probe site */
-	__u32 target;
-	__u32 epoch; /* or NESTED_RELATIVE | number of the site */
+	__u32 target;  /* NESTED_FOR_MAPPINGS may be set */
+	__u32 epoch;   /* or NESTED_RELATIVE | number of the site */
 };
 #define NESTED_RELATIVE (1U << 31)
+/* For calls that map memory, these are theirs: inside functions that free, or map, too. */
+#define NESTED_FOR_MAPPINGS (1U << 31)
 
 /*
  * Size classes: exact up to 127 bytes, then 64 to an octave, so that none is wider than 1/64 of its
@@ -272,6 +308,7 @@ _Static_assert(sizeof(struct pending_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_block) == 24, "ABI");
 _Static_assert(sizeof(struct pending_call) == 56, "ABI");
+_Static_assert(sizeof(struct region_event) == 40, "ABI");
 _Static_assert(sizeof(struct count_key) == 16, "ABI");
 _Static_assert(sizeof(struct count) == 32, "ABI");
 _Static_assert(sizeof(struct nested_key) == 16, "ABI");

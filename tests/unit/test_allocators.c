@@ -141,17 +141,25 @@ static bool nm_lookup(const char *path, bool dynamic, const char *name, uint64_t
 
 /* --- what is tested --- */
 
-static int find(const char *path, struct allocator **out)
+static int find_with(const char *path, const struct allocator_extras *extras,
+		     struct allocator **out)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
 	struct image *image;
 
 	assert_true(fd >= 0);
 	assert_int_equal(image_open(fd, path, &image), 0);
-	err = allocator_find(image, NULL, NULL, out);
+	err = allocator_find(image, NULL, extras, out);
 	image_free(image);
 	return err;
 }
+
+static int find(const char *path, struct allocator **out)
+{
+	return find_with(path, NULL, out);
+}
+
+static const struct allocator_extras with_mappings = {.mappings = true};
 
 static const struct allocator_function *function_named(const struct allocator *allocator,
 						       const char *name)
@@ -772,6 +780,116 @@ static void test_aliases_are_one_function(void **state)
 	allocator_free(allocator);
 }
 
+static void test_this_machines_libc_maps(void **state)
+{
+	static const struct {
+		const char *name;
+		enum allocator_shape shape;
+	} expected[] = {
+		{"mmap", SHAPE_MMAP},
+		{"mremap", SHAPE_MREMAP},
+		{"brk", SHAPE_BRK},
+		{"munmap", SHAPE_MUNMAP},
+	};
+	struct allocator *without, *allocator;
+	struct listing listing;
+	size_t calls = 0;
+	Dl_info libc;
+
+	(void)state;
+	assert_true(dladdr(dlsym(RTLD_DEFAULT, "malloc"), &libc));
+	assert_int_equal(find(libc.dli_fname, &without), 0);
+	assert_int_equal(find_with(libc.dli_fname, &with_mappings, &allocator), 0);
+	listing = disassemble(libc.dli_fname);
+	assert_int_equal(allocator->function_count,
+			 without->function_count + sizeof(expected) / sizeof(*expected));
+	check_functions(libc.dli_fname, true, &listing, allocator);
+	for (size_t i = 0; i < sizeof(expected) / sizeof(*expected); i++) {
+		const struct allocator_function *function =
+			function_named(allocator, expected[i].name);
+
+		assert_null(function_named(without, expected[i].name));
+		assert_non_null(function);
+		assert_int_equal(function->shape, expected[i].shape);
+		/* The kernel has not been asked yet. */
+		for (const struct line *line = line_at(&listing, function->vaddr);
+		     line->address < function->site; line++)
+			assert_string_not_equal(line->mnemonic, "syscall");
+	}
+	/* What matters to allocations is the same. */
+	for (size_t i = 0; i < allocator->nested_return_count; i++) {
+		if (allocator->nested_returns[i].allocates) {
+			assert_true(nests_at(without, allocator->nested_returns[i].vaddr));
+			calls++;
+		}
+	}
+	assert_int_equal(calls, without->nested_return_count);
+	assert_true(allocator->nested_return_count > calls);
+	listing_free(&listing);
+	allocator_free(without);
+	allocator_free(allocator);
+}
+
+/* Is this the return address of a call that matters to mappings only? */
+static bool nests_mappings_at(const struct allocator *allocator, uint64_t address)
+{
+	for (size_t i = 0; i < allocator->nested_return_count; i++) {
+		if (allocator->nested_returns[i].vaddr == address)
+			return !allocator->nested_returns[i].allocates;
+	}
+	return false;
+}
+
+/* Inside of what allocates, frees or maps; and, where no walk gets through, what it leads to. */
+static void test_mappings_of_the_allocator(void **state)
+{
+#define PUSHED(body)                                                                               \
+	".cfi_startproc; push %rbx; .cfi_adjust_cfa_offset 8;" body "; ret; .cfi_endproc"
+	const struct piece pieces[] = {
+		{"malloc", "push %rbx; call grow@PLT; pop %rbx; ret", FUNCTION},
+		{"free", "push %rbx; call shrink@PLT; pop %rbx; ret", FUNCTION},
+		{"mmap", "push %rbx; call *%rax; pop %rbx; ret", FUNCTION},
+		{"munmap", "test %rdi, %rdi; ret", FUNCTION},
+		{"grow", "push %rbx; call take@PLT; pop %rbx; ret", FUNCTION},
+		{"take", "test %rdi, %rdi; jmp more@PLT", FUNCTION},
+		{"more", "push %rbx; call mmap@PLT; pop %rbx; ret", FUNCTION},
+		{"shrink", "push %rbx; call mmap@PLT; pop %rbx; ret", FUNCTION},
+		{"described", PUSHED("call mmap@PLT; pop %rbx"), FUNCTION},
+		{"calloc", PUSHED("call described@PLT; pop %rbx"), FUNCTION},
+		{"stranger", "push %rbx; call mmap@PLT; pop %rbx; ret", FUNCTION},
+	};
+	struct allocator *allocator;
+	struct listing listing;
+	const char *path;
+
+	(void)state;
+	path = assemble(pieces, sizeof(pieces) / sizeof(*pieces));
+	assert_int_equal(find_with(path, &with_mappings, &allocator), 0);
+	listing = disassemble(path);
+	assert_int_equal(allocator->nested_return_count, 6);
+	assert_false(nests_mappings_at(allocator, return_in(path, &listing, "malloc")));
+	assert_true(nests_at(allocator, return_in(path, &listing, "malloc")));
+	assert_true(nests_at(allocator, return_in(path, &listing, "calloc")));
+	assert_true(nests_mappings_at(allocator, return_in(path, &listing, "free")));
+	assert_true(nests_mappings_at(allocator, return_in(path, &listing, "mmap")));
+	assert_true(nests_mappings_at(allocator, return_in(path, &listing, "more")));
+	assert_true(nests_mappings_at(allocator, return_in(path, &listing, "shrink")));
+	assert_non_null(function_named(allocator, "munmap"));
+	assert_int_equal(site_of(allocator, "mmap"), 0);
+	allocator_free(allocator);
+	/* Nobody has asked for mappings. */
+	assert_int_equal(find(path, &allocator), 0);
+	assert_int_equal(allocator->nested_return_count, 2);
+	assert_null(function_named(allocator, "mmap"));
+	listing_free(&listing);
+	allocator_free(allocator);
+	/* Functions that map are no allocator; nor do they need a companion's companion. */
+	assert_int_equal(find_with(ASSEMBLE({"mmap", "ret", FUNCTION}, {"munmap", "ret", FUNCTION},
+					    {"_Znwm", "ret", FUNCTION}),
+				   &with_mappings, &allocator),
+			 -ENOENT);
+}
+
 static void expect_no_allocator(const char *what, const char *path)
 {
 	struct allocator *allocator = NULL;
@@ -899,6 +1017,8 @@ int main(void)
 		cmocka_unit_test(test_helpers_that_nothing_describes),
 		cmocka_unit_test(test_functions_without_a_size),
 		cmocka_unit_test(test_aliases_are_one_function),
+		cmocka_unit_test(test_this_machines_libc_maps),
+		cmocka_unit_test(test_mappings_of_the_allocator),
 		cmocka_unit_test(test_images_that_are_no_allocator),
 		cmocka_unit_test(test_damaged_files),
 	};

@@ -74,9 +74,12 @@ static int visit_symbol(const struct image_symbol *symbol, void *context)
 	const struct allocator_extras *extras = candidates->extras;
 	int err = 0;
 
-	for (size_t i = 0; i < FAMILY_COUNT && !err; i++)
+	for (size_t i = 0; i < FAMILY_COUNT && !err; i++) {
+		if (i == FAMILY_MAPPINGS && !(extras && extras->mappings))
+			continue;
 		err = add_candidate(candidates, symbol, i, families[i].prefix,
 				    family_find(&families[i], families[i].prefix, symbol->name));
+	}
 	for (size_t i = 0; extras && i < extras->prefix_count && !err; i++) {
 		const struct allocator_prefix *prefix = &extras->prefixes[i];
 
@@ -106,7 +109,8 @@ static bool has_family(const struct candidates *candidates, size_t family)
 		for (size_t i = 0; i < candidates->count; i++) {
 			size_t other = candidates->items[i].family;
 
-			if (other != family && has_family(candidates, other))
+			if ((other >= FAMILY_COUNT || !families[other].companion) &&
+			    has_family(candidates, other))
 				return true;
 		}
 		return false;
@@ -285,7 +289,7 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 		.arguments = function->arguments,
 		.argument_count = shape_operands(function->shape),
 		/* All that a free has to tell is its pointer. */
-		.stack_moves = !shape_allocates(function->shape),
+		.stack_moves = !shape_allocates(function->shape) && !shape_maps(function->shape),
 	};
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
 	struct probe_site site = {0};

@@ -24,6 +24,8 @@ struct allocator_extras {
 	/* Single functions, in whichever image defines them. */
 	struct family_function *functions;
 	size_t function_count;
+	/* The functions by which a program maps memory, too, where they stand beside an allocator. */
+	bool mappings;
 };
 
 struct allocator_function {
@@ -61,7 +63,8 @@ struct allocator_handover {
 
 struct allocator_return {
 	uint64_t vaddr;
-	bool throws; /* it belongs only to functions that may throw */
+	bool allocates; /* false: what it is inside of only frees, or maps; see below */
+	bool throws;	/* it belongs only to functions that may throw */
 };
 
 struct allocator {
@@ -81,7 +84,9 @@ struct allocator {
 	} handovers;
 	/*
 	 * Return addresses (link-time) of the calls inside the probed allocating functions: an
-	 * allocation with one of these on its stack is part of an outer one.
+	 * allocation with one of these on its stack is part of an outer one. If mappings are looked
+	 * for, also of those inside the other functions: a mapping with any of these on its stack is
+	 * not the program's own.
 	 */
 	struct allocator_return *nested_returns; /* owned, sorted by address, unique */
 	size_t nested_return_count;

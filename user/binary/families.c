@@ -170,6 +170,19 @@ static const struct family_function cxx_functions[] = {
 	{0},
 };
 
+/*
+ * How a program maps memory by itself. sbrk is not here: it calls brk. Nor are the names that glibc
+ * has for its own use, which are at the same addresses.
+ */
+static const struct family_function mapping_functions[] = {
+	{.name = "mmap", .shape = SHAPE_MMAP, .arguments = {1, 3}},
+	{.name = "mmap64", .shape = SHAPE_MMAP, .arguments = {1, 3}},
+	{.name = "mremap", .shape = SHAPE_MREMAP, .arguments = {0, 1, 2, 3}},
+	{.name = "brk", .shape = SHAPE_BRK, .arguments = {0}},
+	{.name = "munmap", .shape = SHAPE_MUNMAP, .arguments = {0, 1}},
+	{0},
+};
+
 const struct family families[FAMILY_COUNT] = {
 	{.name = "C library", .prefix = "", .functions = jemalloc_functions},
 	{.name = "jemalloc", .prefix = "je_", .functions = jemalloc_functions},
@@ -179,14 +192,27 @@ const struct family families[FAMILY_COUNT] = {
 	{.name = "snmalloc", .prefix = "sn_", .functions = snmalloc_functions},
 	{.name = "C library", .prefix = "__libc_", .functions = c_functions},
 	{.name = "C++ operators", .prefix = "", .functions = cxx_functions, .companion = true},
+	[FAMILY_MAPPINGS] = {.name = "direct mappings",
+			     .prefix = "",
+			     .functions = mapping_functions,
+			     .companion = true},
 };
 
 size_t shape_operands(enum allocator_shape shape)
 {
 	static const uint8_t operands[SHAPE_COUNT] = {
-		[SHAPE_MALLOC] = 1,	  [SHAPE_CALLOC] = 2,	      [SHAPE_REALLOC] = 2,
-		[SHAPE_REALLOCARRAY] = 3, [SHAPE_POSIX_MEMALIGN] = 2, [SHAPE_FREE] = 1,
-		[SHAPE_PVALLOC] = 1,	  [SHAPE_XALLOCX] = 2,
+		[SHAPE_MALLOC] = 1,
+		[SHAPE_CALLOC] = 2,
+		[SHAPE_REALLOC] = 2,
+		[SHAPE_REALLOCARRAY] = 3,
+		[SHAPE_POSIX_MEMALIGN] = 2,
+		[SHAPE_FREE] = 1,
+		[SHAPE_PVALLOC] = 1,
+		[SHAPE_XALLOCX] = 2,
+		[SHAPE_MMAP] = 2,
+		[SHAPE_MREMAP] = 4,
+		[SHAPE_BRK] = 1,
+		[SHAPE_MUNMAP] = 2,
 	};
 
 	return operands[shape];
@@ -195,6 +221,16 @@ size_t shape_operands(enum allocator_shape shape)
 bool shape_allocates(enum allocator_shape shape)
 {
 	return shape < SHAPE_FREE;
+}
+
+bool shape_maps(enum allocator_shape shape)
+{
+	return shape == SHAPE_MMAP || shape == SHAPE_MREMAP || shape == SHAPE_BRK;
+}
+
+bool shape_unmaps(enum allocator_shape shape)
+{
+	return shape == SHAPE_MUNMAP;
 }
 
 const struct family_function *family_find(const struct family *family, const char *prefix,

@@ -31,7 +31,8 @@ struct family {
 	bool companion;
 };
 
-#define FAMILY_COUNT 8
+#define FAMILY_COUNT	9
+#define FAMILY_MAPPINGS 8 /* no allocator's: mmap and its kind */
 extern const struct family families[FAMILY_COUNT];
 
 /* Operands that a shape has. */
@@ -39,6 +40,10 @@ size_t shape_operands(enum allocator_shape shape);
 
 /* Does a function of this shape allocate? */
 bool shape_allocates(enum allocator_shape shape);
+
+/* Does it map or unmap memory by itself? The return of one that maps is probed. */
+bool shape_maps(enum allocator_shape shape);
+bool shape_unmaps(enum allocator_shape shape);
 
 /*
  * Looks a symbol's name up in the functions of a family, which may stand under a prefix of the

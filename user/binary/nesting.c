@@ -12,8 +12,13 @@
  *
  * Nested? Whatever is called from within these functions has a return address of theirs on the
  * stack: all of those are noted, as who is called by a pointer cannot be told.
+ *
+ * Does it map memory for itself? The walk tells, by these return addresses, as far as it can walk.
+ * musl has no unwind information: there, from function to function that is called directly, the
+ * calls that map memory are looked for, and noted too.
  */
 #include "binary/nesting.h"
+#include "binary/unwind_ranges.h"
 #include "binary/x86_insn.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
@@ -33,12 +38,15 @@ struct part {
 	uint64_t start, end; /* end 0: unknown, see guess_size() */
 	bool allocates;	     /* it belongs to a probed function that allocates */
 	bool throws;	     /* only to such as may throw */
+	bool helps;	     /* to none: it is only called by those */
 };
 
 enum callee_kind {
 	CALLEE_OTHER,
 	CALLEE_ALLOCATES,
 	CALLEE_FREES,
+	CALLEE_MAPS,
+	CALLEE_UNMAPS,
 };
 
 /* Where a call or jump leads. */
@@ -54,6 +62,7 @@ struct search {
 	struct allocator *allocator;
 	struct callee *known; /* owned; all its functions, those too that are left out since */
 	size_t known_count;
+	bool mappings; /* some of them map memory */
 	struct part parts[PARTS_MAX];
 	size_t part_count, scanned;
 	struct {
@@ -64,7 +73,10 @@ struct search {
 
 static enum callee_kind kind_of(enum allocator_shape shape)
 {
-	return shape_allocates(shape) ? CALLEE_ALLOCATES : CALLEE_FREES;
+	return shape_allocates(shape) ? CALLEE_ALLOCATES
+	       : shape_maps(shape)    ? CALLEE_MAPS
+	       : shape_unmaps(shape)  ? CALLEE_UNMAPS
+				      : CALLEE_FREES;
 }
 
 static struct callee resolve(const struct search *search, const struct x86_insn *insn)
@@ -96,11 +108,15 @@ static int remember_functions(struct search *search)
 	search->known = calloc(allocator->function_count + 1, sizeof(*search->known));
 	if (!search->known)
 		return -ENOMEM;
-	for (size_t i = 0; i < allocator->function_count; i++)
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		enum callee_kind kind = kind_of(allocator->functions[i].shape);
+
 		search->known[search->known_count++] = (struct callee){
 			.vaddr = allocator->functions[i].vaddr,
-			.kind = kind_of(allocator->functions[i].shape),
+			.kind = kind,
 		};
+		search->mappings |= kind == CALLEE_MAPS;
+	}
 	return 0;
 }
 
@@ -317,23 +333,21 @@ static int leave_out_thin(struct search *search)
 
 /* --- handing over, nested --- */
 
-/* Takes the code at target into the search, if there is room and need for it. */
-static void add_part(struct search *search, uint64_t target, bool allocates, bool throws)
+/*
+ * Takes the code at target into the search, as `like` says what it belongs to, if there is room and
+ * need for it.
+ */
+static void add_part(struct search *search, uint64_t target, struct part like)
 {
-	uint64_t start = target, end = 0;
-
-	code_ranges_find(search->ranges, target, &start, &end);
+	like.start = target;
+	like.end = 0;
+	code_ranges_find(search->ranges, target, &like.start, &like.end);
 	for (size_t i = 0; i < search->part_count; i++) {
-		if (search->parts[i].start == start)
+		if (search->parts[i].start == like.start)
 			return;
 	}
 	if (search->part_count < PARTS_MAX)
-		search->parts[search->part_count++] = (struct part){
-			.start = start,
-			.end = end,
-			.allocates = allocates,
-			.throws = throws,
-		};
+		search->parts[search->part_count++] = like;
 }
 
 /* One call or jump is not to be hit twice: see nesting_find(). */
@@ -371,7 +385,11 @@ static int add_handover(struct search *search, const struct part *part, uint64_t
 
 static int add_return(struct search *search, const struct part *part, uint64_t vaddr)
 {
-	const struct allocator_return nested = {.vaddr = vaddr, .throws = part->throws};
+	const struct allocator_return nested = {
+		.vaddr = vaddr,
+		.allocates = part->allocates,
+		.throws = part->throws,
+	};
 
 	return search->returns.count < RETURNS_MAX ? vec_push(&search->returns, nested) : 0;
 }
@@ -384,7 +402,9 @@ static int add_transfer(struct search *search, const struct part *part, const st
 	int ret;
 
 	if (insn->flow == X86_FLOW_CALL)
-		return part->allocates ? add_return(search, part, vaddr + insn->length) : 0;
+		return part->allocates || search->mappings
+			       ? add_return(search, part, vaddr + insn->length)
+			       : 0;
 	/* A jump to the entry is a call of the function by itself; any other stays in it. */
 	if (insn->has_target && insn->target > part->start && insn->target < part->end)
 		return 0;
@@ -394,7 +414,7 @@ static int add_transfer(struct search *search, const struct part *part, const st
 	if (callee.kind != CALLEE_OTHER || !callee.vaddr)
 		return 0;
 	if (!part->allocates) {
-		add_part(search, callee.vaddr, false, false);
+		add_part(search, callee.vaddr, *part);
 		return 0;
 	}
 	/* A function that others call too, and that goes on to an allocating one by a call. */
@@ -402,11 +422,33 @@ static int add_transfer(struct search *search, const struct part *part, const st
 	if (ret > 0)
 		return add_handover(search, part, vaddr, insn);
 	if (!ret)
-		add_part(search, callee.vaddr, true, part->throws);
+		add_part(search, callee.vaddr, *part);
 	return ret;
 }
 
-static int scan_part(struct search *search, size_t index)
+/*
+ * A call or jump in code without unwind information, which the allocator executes: it is followed,
+ * unless it leads to a function that maps; then it is noted.
+ */
+static int add_help(struct search *search, const struct part *part, const struct x86_insn *insn,
+		    uint64_t vaddr)
+{
+	const struct part helper = {.helps = true};
+	struct callee callee = resolve(search, insn);
+
+	if (insn->has_target && insn->target >= part->start && insn->target < part->end)
+		return 0;
+	if (callee.kind == CALLEE_MAPS && insn->flow == X86_FLOW_CALL && part->helps)
+		return add_return(search, part, vaddr + insn->length);
+	if (callee.kind == CALLEE_OTHER && callee.vaddr)
+		add_part(search, callee.vaddr, helper);
+	return 0;
+}
+
+typedef int add_function(struct search *search, const struct part *part,
+			 const struct x86_insn *insn, uint64_t vaddr);
+
+static int scan_part(struct search *search, size_t index, add_function *add)
 {
 	struct part *part = &search->parts[index];
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
@@ -424,7 +466,7 @@ static int scan_part(struct search *search, size_t index)
 			continue;
 		if (insn.has_target)
 			protect_sites(search, insn.target);
-		err = add_transfer(search, part, &insn, vaddr);
+		err = add(search, part, &insn, vaddr);
 	}
 	return err;
 }
@@ -436,16 +478,34 @@ static int scan_functions(struct search *search, bool allocating, bool throwing)
 		const struct allocator_function *function = &search->allocator->functions[i];
 
 		if (shape_allocates(function->shape) == allocating && function->throws == throwing)
-			add_part(search, function->vaddr, allocating, throwing);
+			add_part(search, function->vaddr,
+				 (struct part){.allocates = allocating, .throws = throwing});
 	}
 	/* Parts are added while this goes on. */
 	while (search->scanned < search->part_count) {
-		int err = scan_part(search, search->scanned++);
+		int err = scan_part(search, search->scanned++, add_transfer);
 
 		if (err)
 			return err;
 	}
 	return 0;
+}
+
+/* What the parts that have no unwind information call to map memory for them. */
+static int scan_helpers(struct search *search)
+{
+	CLEANUP(unwind_ranges_deinit) struct unwind_ranges ranges = {0};
+	int err = unwind_ranges_load(search->image, &ranges);
+
+	/* Where it cannot be read, the walk has none either. */
+	if (err == -ENOMEM)
+		return err;
+	err = 0;
+	for (size_t i = 0; i < search->part_count && !err; i++) {
+		if (!unwind_ranges_hold(&ranges, search->parts[i].start))
+			err = scan_part(search, i, add_help);
+	}
+	return err;
 }
 
 static int scan(struct search *search)
@@ -455,8 +515,10 @@ static int scan(struct search *search)
 	/* What is reached from others too, does not belong to these only: so they come second. */
 	if (!err)
 		err = scan_functions(search, true, true);
-	/* What frees is scanned for jumps back into its beginning only. */
-	return err ? err : scan_functions(search, false, false);
+	/* What frees is scanned for jumps back into its beginning, mostly. */
+	if (!err)
+		err = scan_functions(search, false, false);
+	return err || !search->mappings ? err : scan_helpers(search);
 }
 
 static int compare_addresses(const void *a, const void *b)
@@ -476,8 +538,14 @@ static void tidy(struct search *search)
 		qsort(search->returns.items, search->returns.count, sizeof(*search->returns.items),
 		      compare_addresses);
 	vec_for_each(found, &search->returns) {
-		if (!kept || found->vaddr != search->returns.items[kept - 1].vaddr)
+		struct allocator_return *last = kept ? &search->returns.items[kept - 1] : NULL;
+
+		if (last && found->vaddr == last->vaddr) {
+			last->allocates |= found->allocates;
+			last->throws &= found->throws;
+		} else {
 			search->returns.items[kept++] = *found;
+		}
 	}
 	allocator->nested_returns = TAKE(search->returns.items);
 	allocator->nested_return_count = kept;

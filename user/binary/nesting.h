@@ -14,7 +14,8 @@
  * For an allocator whose functions are complete:
  * - leaves out those that are thin: whatever way is taken through them, another function that is
  *   probed does the work (operator delete that jumps to free). The user's own are never left out;
- * - fills in handovers and nested_returns;
+ * - fills in handovers and nested_returns (where there are functions that map memory, also those for
+ *   which a mapping is the allocator's own);
  * - takes a probe site back to the entry where code outside of the function, its cold part for one,
  *   jumps into the way from the entry to the site.
  *
