@@ -10,9 +10,10 @@
  *   allocate_return   and a return probe that fires for every call
  *   free_entry        a free needs no return
  *   unwind_entry      where exceptions may pass through a call whose return is awaited
+ *   map_session, map_entry, map_return, unmap_entry: the same for mmap and its kind
  *
- * The loader loads the ones that its way of attaching needs. Only data flow is here; sample.bpf.h,
- * stack.bpf.h and live.bpf.h do the work.
+ * The loader loads the ones that its way of attaching, and what is to be recorded, needs. Only data
+ * flow is here; sample.bpf.h, stack.bpf.h, live.bpf.h and region.bpf.h do the work.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -25,6 +26,7 @@
 
 #include "live.bpf.h"
 #include "registers.bpf.h"
+#include "region.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -68,11 +70,6 @@ static __always_inline __u64 array_size(__u64 count, __u64 size)
 	if ((count | size) >> 32 && count && product / count != size)
 		return ~0ULL;
 	return product;
-}
-
-static __always_inline __u64 whole_pages(__u64 size)
-{
-	return size > ~0ULL - (PAGE_SIZE - 1) ? ~0ULL : (size + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
 }
 
 static __always_inline void read_operands(struct pt_regs *ctx, __u64 cookie, struct call *call)
@@ -242,6 +239,35 @@ int free_entry(struct pt_regs *ctx)
 	if (target && block_take(slot, target->epoch, key.address, &block))
 		block_count_free(slot, &block);
 	return 0;
+}
+
+SEC("kprobe")
+int map_session(struct pt_regs *ctx)
+{
+	keep_thread_stack(ctx, &no_session_programs);
+	return is_return(ctx) ? region_finish(ctx) : region_begin(ctx);
+}
+
+SEC("kprobe")
+int map_entry(struct pt_regs *ctx)
+{
+	keep_thread_stack(ctx, &no_programs);
+	region_begin(ctx);
+	return 0;
+}
+
+SEC("kprobe")
+int map_return(struct pt_regs *ctx)
+{
+	keep_thread_stack(ctx, &no_programs);
+	return region_finish(ctx);
+}
+
+SEC("kprobe")
+int unmap_entry(struct pt_regs *ctx)
+{
+	keep_thread_stack(ctx, &no_programs);
+	return region_unmap(ctx);
 }
 
 /* An exception is thrown in a process whose allocating functions let exceptions pass. */

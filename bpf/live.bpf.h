@@ -181,7 +181,7 @@ static __always_inline void call_sample(struct pt_regs *ctx, struct target *targ
 	/* Most nested calls are made by the outer function itself: no walk for those. */
 	if (!is_nested_in(slot, NESTED_RELATIVE | site, return_address - PT_REGS_IP(ctx)) &&
 	    !is_nested_in(slot, target->epoch, return_address))
-		outcome = stack_record(ctx, target, slot, return_address, &call->stack);
+		outcome = stack_record(ctx, target, slot, return_address, false, &call->stack);
 	call->sampled = outcome != COUNT_NESTED;
 	count_up(cpu, call->sampled ? COUNT_SAMPLED : COUNT_NESTED);
 	if (call->sampled)

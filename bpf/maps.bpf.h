@@ -136,6 +136,12 @@ struct {
 	__uint(max_entries, 16384);
 } events SEC(".maps");
 
+/* struct region_event, for who asked for mappings too; else as small as can be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} region_events SEC(".maps");
+
 /* The state of a walk: the frame that is being left, and what is kept of the ones before. */
 struct walk {
 	__u64 pc; /* return address into this frame, or the exact pc if `exact` */

@@ -391,22 +391,69 @@ static __always_inline bool stack_is_nested(__u32 slot, __u32 epoch, const struc
 	return false;
 }
 
+struct nested_search {
+	const struct stack *stack;
+	__u32 slot, epoch;
+	__u32 found;
+};
+
+static long nested_step(__u64 index, struct nested_search *search)
+{
+	if (index >= search->stack->frame_count || index >= MAX_FRAMES)
+		return 1;
+	search->found = is_nested_in(search->slot, search->epoch,
+				     search->stack->frames[index] & ~FRAME_UNSURE);
+	return search->found;
+}
+
+/*
+ * Has an allocator asked for this mapping? 0 if not, COUNT_NESTED if so, or the counter of the loss
+ * where that cannot be told. jemalloc stacks a dozen functions on top of each other for it, and no
+ * program runs inside of an allocator: so all frames are looked at.
+ */
+static __always_inline enum counter mapping_is_nested(struct target *target, __u32 slot,
+						      const struct scratch *scratch)
+{
+	struct nested_search search = {
+		.stack = &scratch->stack,
+		.slot = slot | NESTED_FOR_MAPPINGS,
+		.epoch = target->epoch,
+	};
+
+	bpf_loop(MAX_FRAMES, nested_step, &search, 0);
+	if (search.found)
+		return COUNT_NESTED;
+	/*
+	 * Code that the user side has not looked at yet may be an allocator's: of a library, or, after
+	 * an exec, all there is. Between it and the call stands one function of the libc at most.
+	 */
+	if (scratch->walk.end == WALK_NO_MAPPING && scratch->stack.frame_count <= 2)
+		return COUNT_LOST_ORIGIN;
+	return scratch->walk.end == WALK_MAPPINGS_CHANGED ? COUNT_LOST_ORIGIN : 0;
+}
+
 /*
  * Walks and keeps the stack of a call. 0, COUNT_NESTED where it is part of another, which counts
- * instead, or the counter of the loss.
+ * instead, or the counter of the loss. maps: it is one that maps memory.
  */
 static __always_inline enum counter stack_record(struct pt_regs *ctx, struct target *target,
-						 __u32 slot, __u64 return_address, __u64 *key)
+						 __u32 slot, __u64 return_address, bool maps,
+						 __u64 *key)
 {
+	enum counter outcome = 0;
 	struct scratch *scratch = scratch_claim();
 	int err; /* before 6.4 only the lower half of the result is set */
 
 	if (!scratch)
 		return COUNT_LOST_SCRATCH;
 	stack_walk(ctx, target, slot, return_address, scratch, key);
-	if (stack_is_nested(slot, target->epoch, &scratch->stack)) {
+	if (maps)
+		outcome = mapping_is_nested(target, slot, scratch);
+	else if (stack_is_nested(slot, target->epoch, &scratch->stack))
+		outcome = COUNT_NESTED;
+	if (outcome) {
 		scratch_release(scratch);
-		return COUNT_NESTED;
+		return outcome;
 	}
 	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65.
 	 */

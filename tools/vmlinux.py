@@ -22,14 +22,15 @@ ROOTS = {
     "typedef __be16": None, "typedef __be32": None, "typedef __wsum": None,
     "typedef bool": None, "typedef size_t": None,
     "struct task_struct": ["utask", "mm"],
-    "struct mm_struct": ["start_stack", "uprobes_state"],
+    "struct mm_struct": ["brk", "start_stack", "uprobes_state"],
     "struct uprobes_state": ["xol_area"],
     "struct xol_area": ["vaddr"],
     "struct uprobe_task": ["depth", "return_instances"],
     "struct return_instance": ["func", "stack", "orig_ret_vaddr", "next"],
 }
 # Anonymous enums: kept whole if they hold one of these.
-CONSTANTS = ["false", "BPF_NOEXIST", "BPF_F_NO_PREALLOC", "BPF_F_USER_STACK", "BPF_LOCAL_STORAGE_GET_F_CREATE"]
+CONSTANTS = ["false", "BPF_NOEXIST", "BPF_F_NO_PREALLOC", "BPF_F_USER_STACK", "BPF_LOCAL_STORAGE_GET_F_CREATE",
+             "BPF_RB_NO_WAKEUP", "BPF_RB_AVAIL_DATA"]
 
 
 def definitions(text):

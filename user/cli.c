@@ -24,6 +24,7 @@ enum {
 	OPTION_ALLOCATOR,
 	OPTION_SYMBOL,
 	OPTION_PROBE_THROWING,
+	OPTION_MMAP,
 };
 
 static const struct argp_option options[] = {
@@ -48,6 +49,10 @@ static const struct argp_option options[] = {
 	 "Also probe functions through which a C++ exception may pass where nothing makes that "
 	 "safe: "
 	 "an allocation that throws then ends the process",
+	 0},
+	{"mmap", OPTION_MMAP, NULL, 0,
+	 "Also record what the program maps by itself (mmap, mremap, brk), apart from its "
+	 "allocator",
 	 0},
 	{NULL, 0, NULL, 0, "What to write:", 2},
 	{"output", 'o', "PATH", 0,
@@ -213,6 +218,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 				   argument);
 	case OPTION_PROBE_THROWING:
 		settings->probe_throwing = true;
+		return 0;
+	case OPTION_MMAP:
+		settings->extras.mappings = true;
 		return 0;
 	case OPTION_NO_DEMANGLE:
 		settings->no_demangle = true;

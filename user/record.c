@@ -113,6 +113,7 @@ static int open_tracer(struct recording *recording)
 							      : DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
 		.more_rows = MORE_ROWS,
+		.mmap = settings->extras.mappings,
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
 	struct tracer_tables tables;

@@ -118,6 +118,15 @@ static int add_mappings(struct profile *profile, const struct process *process)
 	return err;
 }
 
+static bool has_blocks(const struct profile *profile)
+{
+	vec_for_each(bucket, &profile->buckets) {
+		if (bucket->alloc_hits && !profile->sites.items[bucket->site].mapped)
+			return true;
+	}
+	return false;
+}
+
 static int add_warnings(struct profile *profile, const struct recording *recording,
 			const struct target_record *target)
 {
@@ -149,7 +158,7 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 			"%llu mapped files have unwind information that is too large or "
 			"broken: there, stacks go by frame pointers",
 			(unsigned long long)tables.unusable);
-	if (!err && profile->info.frees == 0 && profile->info.recorded > 0)
+	if (!err && profile->info.frees == 0 && has_blocks(profile))
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");
 	return err ? err : hazards_warn(target, profile);
@@ -178,6 +187,7 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->duration_nanos =
 		(target->ended_at ? target->ended_at : recording->ended) - recording->started;
 	info->period = recording->settings->period;
+	info->mmap = recording->settings->extras.mappings;
 	info->rss_start = target->rss_start;
 	info->rss_end = target->rss_end;
 	info->cpu_nanos = target->cpu_start >= 0 && target->cpu_end >= target->cpu_start

@@ -199,17 +199,17 @@ int targets_attach(struct recording *recording, struct target_record *target, si
 void targets_remap(struct recording *recording, struct target_record *target)
 {
 	size_t looked_at = target->images.count;
-	int err = tracer_map(recording->tracer, target->slot, target->process);
+	int err = targets_find_allocators(recording, target);
 
-	for (size_t i = 0; i < looked_at && !err; i++) {
-		const struct probed_image *item = &target->images.items[i];
-
-		if (item->allocator)
+	/* Before the walk is told of them: code that it knows, and that is not marked here, is no
+	   allocator's. */
+	vec_for_each(item, &target->images) {
+		if (item->allocator && !err)
 			err = tracer_nest(recording->tracer, target->slot, target->process,
 					  item->image, item->allocator, item->throwing);
 	}
 	if (!err)
-		err = targets_find_allocators(recording, target);
+		err = tracer_map(recording->tracer, target->slot, target->process);
 	if (!err)
 		err = targets_attach(recording, target, looked_at);
 	if (err && err != -ESRCH)
@@ -251,9 +251,9 @@ void targets_follow(struct recording *recording, struct watch *watch)
 	const struct watch_event *events;
 	size_t count;
 
+	tracer_read_requests(recording->tracer);
 	if (watch_read(watch, &events, &count))
 		return;
-	tracer_read_requests(recording->tracer);
 	vec_for_each(target, &recording->targets) {
 		unsigned int executions = target->executions;
 		bool changed = false;

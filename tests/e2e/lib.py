@@ -5,6 +5,7 @@ reaches.
 """
 
 import contextlib
+import copy
 import fcntl
 import glob
 import gzip
@@ -469,6 +470,12 @@ class Profile:
     @classmethod
     def read(cls, path):
         return cls(gzip.decompress(read_bytes(path)))
+
+    def only(self, kind):
+        """The same with only the samples of one kind; of the heap for None."""
+        part = copy.copy(self)
+        part.samples = [sample for sample in self.samples if sample.labels.get("kind") == kind]
+        return part
 
     def totals(self):
         return tuple(map(sum, zip(*(s.values for s in self.samples)))) or (0, 0, 0, 0)

@@ -157,7 +157,8 @@ int attach_sees_threads(struct tracer *tracer)
 
 /* --- programs --- */
 
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard)
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
+		    bool mappings)
 {
 	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
 	const struct {
@@ -170,6 +171,10 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_
 		{bpf->progs.allocate_return, kind != TRACER_SESSION, type},
 		{bpf->progs.free_entry, true, type},
 		{bpf->progs.unwind_entry, can_guard, type},
+		{bpf->progs.map_session, mappings && kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
+		{bpf->progs.map_entry, mappings && kind != TRACER_SESSION, type},
+		{bpf->progs.map_return, mappings && kind != TRACER_SESSION, type},
+		{bpf->progs.unmap_entry, mappings, type},
 		{bpf->progs.count_hit, kind == TRACER_MULTI, type},
 	};
 
@@ -246,30 +251,64 @@ static int attach_program(struct tracer *tracer, const struct bpf_program *progr
 					   : attach_multi(tracer, program, sites, at_return);
 }
 
-/*
- * allocate: all functions that allocate, and behind them the jumps by which they hand over, of which
- * no return is wanted. release: all that free.
- */
-static int attach_sites(struct tracer *tracer, const struct sites *allocate, uint32_t functions,
-			const struct sites *release)
+/* The sites of an image by what they do. */
+enum site_group {
+	SITES_ALLOCATE, /* functions, and behind them the jumps by which they hand over */
+	SITES_FREE,
+	SITES_MAP,
+	SITES_UNMAP,
+	SITE_GROUPS,
+};
+
+static enum site_group group_of(enum allocator_shape shape)
 {
-	const struct alloctrace_bpf *bpf = tracer->bpf;
-	struct sites returning = *allocate;
+	return shape_allocates(shape) ? SITES_ALLOCATE
+	       : shape_maps(shape)    ? SITES_MAP
+	       : shape_unmaps(shape)  ? SITES_UNMAP
+				      : SITES_FREE;
+}
+
+/*
+ * Sites of functions of which the returns are wanted too, of the first ones at least. Returns
+ * before entries: a call whose entry is seen must have its return seen; of one under way when the
+ * return probe comes, nothing is pending.
+ */
+static int attach_calls(struct tracer *tracer, const struct bpf_program *session,
+			const struct bpf_program *at_return, const struct bpf_program *at_entry,
+			const struct sites *sites, uint32_t functions)
+{
+	struct sites returning = *sites;
 	int err;
 
 	returning.count = functions;
+	if (tracer->kind == TRACER_SESSION)
+		return attach_program(tracer, session, sites, false);
+	err = attach_program(tracer, at_return, &returning, true);
+	return err ? err : attach_program(tracer, at_entry, sites, false);
+}
+
+/* functions: those that allocate. */
+static int attach_sites(struct tracer *tracer, const struct sites groups[SITE_GROUPS],
+			uint32_t functions)
+{
+	const struct alloctrace_bpf *bpf = tracer->bpf;
+	int err;
+
 	/*
 	 * Frees first, so that no allocation is recorded whose free would pass unseen (before a
-	 * recording begins, the flag that holds all back serves that too). Returns before entries:
-	 * a call whose entry is seen must have its return seen; of one under way when the return
-	 * probe comes, nothing is pending.
+	 * recording begins, the flag that holds all back serves that too).
 	 */
-	err = attach_program(tracer, bpf->progs.free_entry, release, false);
-	if (!err && tracer->kind == TRACER_SESSION)
-		return attach_program(tracer, bpf->progs.allocate_session, allocate, false);
+	err = attach_program(tracer, bpf->progs.free_entry, &groups[SITES_FREE], false);
 	if (!err)
-		err = attach_program(tracer, bpf->progs.allocate_return, &returning, true);
-	return err ? err : attach_program(tracer, bpf->progs.allocate_entry, allocate, false);
+		err = attach_program(tracer, bpf->progs.unmap_entry, &groups[SITES_UNMAP], false);
+	if (!err)
+		err = attach_calls(tracer, bpf->progs.allocate_session, bpf->progs.allocate_return,
+				   bpf->progs.allocate_entry, &groups[SITES_ALLOCATE], functions);
+	if (!err)
+		err = attach_calls(tracer, bpf->progs.map_session, bpf->progs.map_return,
+				   bpf->progs.map_entry, &groups[SITES_MAP],
+				   groups[SITES_MAP].count);
+	return err;
 }
 
 static bool is_probed(bool throws, enum tracer_throwing throwing)
@@ -277,7 +316,10 @@ static bool is_probed(bool throws, enum tracer_throwing throwing)
 	return !throws || throwing != THROWING_LEFT_OUT;
 }
 
-/* Tells the kernel side the return addresses of an allocator, `from` added to each. */
+/*
+ * Tells the kernel side the return addresses of an allocator, `from` added to each: those that matter
+ * to allocations or, with NESTED_FOR_MAPPINGS in key.target, to mappings.
+ */
 static int mark_nested(const struct tracer *tracer, const struct allocator *allocator,
 		       enum tracer_throwing throwing, struct nested_key key)
 {
@@ -293,7 +335,9 @@ static int mark_nested(const struct tracer *tracer, const struct allocator *allo
 		const struct allocator_return *nested = &allocator->nested_returns[i];
 
 		key.address = from + nested->vaddr;
-		if (is_probed(nested->throws, throwing))
+		/* What an allocator maps is its own, whether or not what it is asked for is seen. */
+		if (key.target & NESTED_FOR_MAPPINGS ||
+		    (nested->allocates && is_probed(nested->throws, throwing)))
 			keys[count++] = key;
 	}
 	return count ? bpf_map_update_batch(bpf_map__fd(tracer->bpf->maps.nested), keys, values,
@@ -326,6 +370,7 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 		enum tracer_throwing throwing)
 {
 	uint64_t vaddr, last_bias = 1;
+	struct nested_key key = {.epoch = tracer_target(tracer, slot)->epoch};
 	int err = 0;
 
 	vec_for_each(mapping, &process->mappings) {
@@ -333,13 +378,12 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 		    !image_offset_to_vaddr(image, mapping->offset, &vaddr) ||
 		    mapping->start - vaddr == last_bias)
 			continue;
-		last_bias = mapping->start - vaddr;
-		err = mark_nested(tracer, allocator, throwing,
-				  (struct nested_key){
-					  .address = last_bias,
-					  .target = slot,
-					  .epoch = tracer_target(tracer, slot)->epoch,
-				  });
+		key.address = last_bias = mapping->start - vaddr;
+		key.target = slot;
+		err = mark_nested(tracer, allocator, throwing, key);
+		key.target |= NESTED_FOR_MAPPINGS;
+		if (!err && tracer->options.mmap)
+			err = mark_nested(tracer, allocator, throwing, key);
 	}
 	return err;
 }
@@ -352,7 +396,7 @@ void tracer_unnest(struct tracer *tracer, uint32_t slot)
 
 	/* The key before the one that is deleted stays, so that the walk goes on from there. */
 	while (!bpf_map_get_next_key(fd, previous, &keys[0])) {
-		if (keys[0].target == slot && keys[0].epoch != epoch &&
+		if ((keys[0].target & ~NESTED_FOR_MAPPINGS) == slot && keys[0].epoch != epoch &&
 		    !(keys[0].epoch & NESTED_RELATIVE)) {
 			bpf_map_delete_elem(fd, &keys[0]);
 			continue;
@@ -401,9 +445,10 @@ static uint64_t function_cookie(uint32_t slot, uint32_t number,
 				enum tracer_throwing throwing)
 {
 	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
-			  (uint64_t)function->site_jump << COOKIE_JUMP_SHIFT |
-			  (uint64_t)number << COOKIE_SITE_SHIFT;
+			  (uint64_t)function->site_jump << COOKIE_JUMP_SHIFT;
 
+	if (!shape_maps(function->shape) && !shape_unmaps(function->shape))
+		cookie |= (uint64_t)number << COOKIE_SITE_SHIFT;
 	for (size_t i = 0; i < shape_operands(function->shape); i++) {
 		uint64_t where = function->registers[i];
 
@@ -426,8 +471,7 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 		  const struct image *image, const struct allocator *allocator,
 		  enum tracer_throwing throwing)
 {
-	CLEANUP(sites_deinit) struct sites allocate = {0};
-	CLEANUP(sites_deinit) struct sites release = {0};
+	struct sites groups[SITE_GROUPS] = {0};
 	size_t before = tracer->links.count;
 	uint32_t first = tracer->site_numbers[slot], functions;
 	int err;
@@ -438,27 +482,26 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	err = mark_relative(tracer, slot, first, allocator, throwing);
 	if (!err)
 		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
-	if (!err)
-		err = sites_init(&allocate, image, process->pid,
+	for (int i = 0; i < SITE_GROUPS && !err; i++)
+		err = sites_init(&groups[i], image, process->pid,
 				 allocator->function_count + allocator->handovers.count);
-	if (!err)
-		err = sites_init(&release, image, process->pid, allocator->function_count);
-	if (err)
-		return err;
-	for (size_t i = 0; i < allocator->function_count; i++) {
+	for (size_t i = 0; i < allocator->function_count && !err; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
 		if (is_probed(function->throws, throwing))
-			sites_add(shape_allocates(function->shape) ? &allocate : &release,
-				  function->site_offset,
+			sites_add(&groups[group_of(function->shape)], function->site_offset,
 				  function_cookie(slot, first + (uint32_t)i, function, throwing));
 	}
-	functions = allocate.count;
+	functions = groups[SITES_ALLOCATE].count;
 	vec_for_each(handover, &allocator->handovers) {
-		if (is_probed(handover->throws, throwing))
-			sites_add(&allocate, handover->offset, handover_cookie(slot, handover));
+		if (!err && is_probed(handover->throws, throwing))
+			sites_add(&groups[SITES_ALLOCATE], handover->offset,
+				  handover_cookie(slot, handover));
 	}
-	err = attach_sites(tracer, &allocate, functions, &release);
+	if (!err)
+		err = attach_sites(tracer, groups, functions);
+	for (int i = 0; i < SITE_GROUPS; i++)
+		sites_deinit(&groups[i]);
 	if (err)
 		close_links(tracer, before);
 	return err;
@@ -490,4 +533,7 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 void tracer_detach(struct tracer *tracer)
 {
 	close_links(tracer, 0);
+	/* Now the last events are there. */
+	if (tracer->requests)
+		tracer_read_requests(tracer);
 }

@@ -2,6 +2,7 @@
 #ifndef ALLOCTRACE_TRACER_INTERNAL_H
 #define ALLOCTRACE_TRACER_INTERNAL_H
 
+#include "tracer/regions.h"
 #include "tracer/tables.h"
 #include "tracer/tracer.h"
 
@@ -27,7 +28,8 @@ struct tracer {
 	enum tracer_kind kind;
 	uint16_t *site_numbers;	      /* owned; by slot: sites numbered so far */
 	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
-	struct ring_buffer *requests; /* owned */
+	struct ring_buffer *requests; /* owned; and of region_events */
+	struct regions *regions;      /* owned, and each; by slot */
 	struct tables tables;
 	/* Arrays of the kernel, mapped. `targets` is written here and by the kernel's programs. */
 	struct array_map targets, rows, pages, rules, mappings;
@@ -49,7 +51,8 @@ bool attach_kind_exists(enum tracer_kind kind);
 bool attach_can_guard(void);
 
 /* Programs that a kind uses are loaded with the attach type that its links ask for. */
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard);
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
+		    bool mappings);
 
 /*
  * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread

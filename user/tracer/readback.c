@@ -138,21 +138,22 @@ static int add_site(const struct tracer *tracer, uint64_t key, struct profile *p
 	return profile_add_site(profile, addresses, count, stack.end == WALK_COMPLETE, &out->site);
 }
 
-/* Sites and buckets; *recorded is what they hold, *forgotten what an exec has left behind. */
-static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile *profile,
-		      struct tracer_walks *walks, uint64_t *recorded, uint64_t *forgotten)
+/*
+ * Sites and buckets of counts; *recorded is what they hold, *forgotten what an exec has left behind.
+ * mapped: of direct mappings.
+ */
+static int add_entries(const struct tracer *tracer, struct count_entries *entries, uint16_t epoch,
+		       bool mapped, struct profile *profile, struct tracer_walks *walks,
+		       uint64_t *recorded, uint64_t *forgotten)
 {
-	struct count_entries entries = {0};
-	uint16_t epoch =
-		(uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
 	struct read_stack stack = {0};
 	uint64_t key = 0;
-	int err = read_counts(tracer, slot, &entries);
+	int err = 0;
 
-	if (!err && entries.count)
-		qsort(entries.items, entries.count, sizeof(*entries.items), by_stack_and_size);
-	for (size_t i = 0; i < entries.count && !err; i++) {
-		const struct count_entry *entry = &entries.items[i];
+	if (entries->count)
+		qsort(entries->items, entries->count, sizeof(*entries->items), by_stack_and_size);
+	for (size_t i = 0; i < entries->count && !err; i++) {
+		const struct count_entry *entry = &entries->items[i];
 		const struct count *count = &entry->count;
 
 		if (entry->key.epoch != epoch) {
@@ -166,6 +167,7 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 		if (err)
 			break;
 		key = entry->key.stack;
+		profile->sites.items[stack.site].mapped = mapped;
 		*recorded += count->alloc_objects;
 		walks->samples[stack.end] += count->alloc_objects;
 		walks->unsure += stack.unsure ? count->alloc_objects : 0;
@@ -174,7 +176,45 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 					 count->alloc_objects - count->free_objects,
 					 count->alloc_bytes - count->free_bytes);
 	}
-	free(entries.items);
+	return err;
+}
+
+/* What the events of a slot add up to, in the form of the kernel's own counts. */
+static int read_regions(const struct regions *regions, struct count_entries *out)
+{
+	vec_for_each(counted, &regions->counts) {
+		struct count_entry entry = {
+			.key = {.stack = counted->stack,
+				.size_class = counted->size_class,
+				.epoch = (uint16_t)regions->epoch},
+			.count = counted->count,
+		};
+
+		if (vec_push(out, entry))
+			return -ENOMEM;
+	}
+	return regions->err;
+}
+
+static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile *profile,
+		      struct tracer_walks *walks, uint64_t *forgotten)
+{
+	struct count_entries blocks = {0}, regions = {0};
+	uint16_t epoch =
+		(uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
+	int err = read_counts(tracer, slot, &blocks);
+
+	if (!err)
+		err = read_regions(&tracer->regions[slot], &regions);
+	*forgotten = tracer->regions[slot].forgotten;
+	if (!err)
+		err = add_entries(tracer, &blocks, epoch, false, profile, walks,
+				  &profile->info.recorded, forgotten);
+	if (!err)
+		err = add_entries(tracer, &regions, epoch, true, profile, walks,
+				  &profile->info.recorded, forgotten);
+	free(blocks.items);
+	free(regions.items);
 	return err;
 }
 
@@ -187,11 +227,13 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *
 	memset(walks, 0, sizeof(*walks));
 	profile->info.recorded = 0;
 	if (!err)
-		err = add_counts(tracer, slot, profile, walks, &profile->info.recorded, &forgotten);
+		err = add_counts(tracer, slot, profile, walks, &forgotten);
 	if (err)
 		return err;
 	profile->info.calls = counters[COUNT_CALLS];
 	profile->info.frees = counters[COUNT_FREES];
+	profile->info.maps = counters[COUNT_MAPS];
+	profile->info.unmaps = counters[COUNT_UNMAPS];
 	profile->info.sampled = counters[COUNT_SAMPLED];
 	for (int i = COUNT_FAILED; i < COUNTER_COUNT && !err; i++)
 		err = profile_add_counter(profile, counter_texts[i].text, counters[i],

@@ -59,6 +59,8 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 		{tracer->bpf->maps.unwind_rows, sizes->row_pairs},
 		{tracer->bpf->maps.unwind_pages, sizes->pages},
 		{tracer->bpf->maps.mappings, sizes->mappings},
+		{tracer->bpf->maps.region_events,
+		 options->mmap ? REGION_RING_BYTES : (uint64_t)sysconf(_SC_PAGESIZE)},
 	};
 	int err = 0;
 
@@ -89,7 +91,7 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 	tracer->bpf = bpf;
 	bpf->rodata->safe_size = safe_size();
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
-	attach_prepare(bpf, tracer->kind, tracer->can_guard);
+	attach_prepare(bpf, tracer->kind, tracer->can_guard, tracer->options.mmap);
 	err = size_maps(tracer, sizes);
 	return err ? err : alloctrace_bpf__load(bpf);
 }
@@ -196,6 +198,16 @@ static int pass_request(void *context, void *data, size_t size)
 	return 0;
 }
 
+static int take_region_event(void *context, void *data, size_t size)
+{
+	const struct tracer *tracer = context;
+	const struct region_event *event = data;
+
+	if (size >= sizeof(*event) && event->target < tracer->options.targets)
+		regions_apply(&tracer->regions[event->target], event);
+	return 0;
+}
+
 static int open_events(struct tracer *tracer)
 {
 	struct bpf_link *link = bpf_program__attach(tracer->bpf->progs.target_exec);
@@ -205,7 +217,10 @@ static int open_events(struct tracer *tracer)
 	tracer->bpf->links.target_exec = link; /* destroyed with the rest */
 	tracer->requests =
 		ring_buffer__new(bpf_map__fd(tracer->bpf->maps.events), pass_request, NULL, NULL);
-	return tracer->requests ? 0 : -errno;
+	if (!tracer->requests)
+		return -errno;
+	return ring_buffer__add(tracer->requests, bpf_map__fd(tracer->bpf->maps.region_events),
+				take_region_event, tracer);
 }
 
 int tracer_new(const struct tracer_options *options, struct tracer **out)
@@ -216,7 +231,9 @@ int tracer_new(const struct tracer_options *options, struct tracer **out)
 		return -ENOMEM;
 	tracer->options = *options;
 	tracer->site_numbers = calloc(options->targets, sizeof(*tracer->site_numbers));
-	if (!tracer->site_numbers || tables_init(&tracer->tables, options->targets)) {
+	tracer->regions = calloc(options->targets, sizeof(*tracer->regions));
+	if (!tracer->site_numbers || !tracer->regions ||
+	    tables_init(&tracer->tables, options->targets)) {
 		tracer_free(tracer);
 		return -ENOMEM;
 	}
@@ -262,6 +279,9 @@ void tracer_free(struct tracer *tracer)
 	tracer_detach(tracer);
 	free(tracer->links.items);
 	free(tracer->site_numbers);
+	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
+		regions_deinit(&tracer->regions[slot]);
+	free(tracer->regions);
 	ring_buffer__free(tracer->requests);
 	unmap_array(&tracer->targets);
 	unmap_array(&tracer->rows);

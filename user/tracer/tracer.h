@@ -41,6 +41,7 @@ struct tracer_options {
 	uint32_t max_stacks;   /* different stacks */
 	uint32_t mappings;     /* executable ones of all targets together, as they are now */
 	uint32_t more_rows;    /* room for unwind tables of images that are mapped later, in rows */
+	bool mmap;	       /* direct mappings too */
 	bool verbose;	       /* libbpf's own messages on stderr */
 };
 
@@ -78,7 +79,9 @@ void tracer_unmap(struct tracer *tracer, uint32_t slot);
 /*
  * Readable when a walk met code that its target's mappings do not tell: tracer_read_requests()
  * takes that back; tracer_take_request() says whether this target asked, and lets it ask again.
- * Whoever is asked reads the process's mappings again and calls tracer_map().
+ * Whoever is asked reads the process's mappings again and calls tracer_map(). Also readable when
+ * many direct mappings are to be taken note of, which tracer_read_requests() does: it is to be called
+ * once a second at least, and before tracer_readback().
  */
 int tracer_requests_fd(const struct tracer *tracer);
 void tracer_read_requests(struct tracer *tracer);

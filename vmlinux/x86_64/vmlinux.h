@@ -164,6 +164,7 @@ struct uprobes_state {
 };
 
 struct mm_struct {
+		long unsigned int brk;
 		long unsigned int start_stack;
 		struct uprobes_state uprobes_state;
 };
@@ -216,6 +217,18 @@ enum {
 	BPF_F_TOKEN_FD = 65536,
 	BPF_F_SEGV_ON_FAULT = 131072,
 	BPF_F_NO_USER_CONV = 262144,
+};
+
+enum {
+	BPF_RB_NO_WAKEUP = 1,
+	BPF_RB_FORCE_WAKEUP = 2,
+};
+
+enum {
+	BPF_RB_AVAIL_DATA = 0,
+	BPF_RB_RING_SIZE = 1,
+	BPF_RB_CONS_POS = 2,
+	BPF_RB_PROD_POS = 3,
 };
 
 enum {

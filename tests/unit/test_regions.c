@@ -1,0 +1,289 @@
+/* What is left of mappings that are unmapped, replaced and moved in parts, beside a model of pages. */
+#include "tracer/regions.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define PAGE  0x1000ULL
+#define PAGES 256
+#define BASE  0x7f0000000000ULL
+
+static void apply(struct regions *regions, enum region_event_type type, uint64_t first,
+		  uint64_t pages, uint64_t stack, uint32_t id)
+{
+	const struct region_event event = {
+		.start = BASE + first * PAGE,
+		.end = BASE + (first + pages) * PAGE,
+		.stack = stack,
+		.epoch = 1,
+		.id = id,
+		.type = type,
+	};
+
+	regions_apply(regions, &event);
+	assert_int_equal(regions->err, 0);
+}
+
+/* All counts of a stack, whatever the sizes. */
+static struct count count_of(const struct regions *regions, uint64_t stack)
+{
+	struct count sum = {0};
+
+	for (size_t i = 0; i < regions->counts.count; i++) {
+		const struct region_count *item = &regions->counts.items[i];
+
+		if (item->stack != stack)
+			continue;
+		sum.alloc_objects += item->count.alloc_objects;
+		sum.alloc_bytes += item->count.alloc_bytes;
+		sum.free_objects += item->count.free_objects;
+		sum.free_bytes += item->count.free_bytes;
+	}
+	return sum;
+}
+
+static void assert_count(const struct regions *regions, uint64_t stack, uint64_t objects,
+			 uint64_t pages, uint64_t freed, uint64_t freed_pages)
+{
+	struct count count = count_of(regions, stack);
+
+	assert_int_equal(count.alloc_objects, objects);
+	assert_int_equal(count.alloc_bytes, pages * PAGE);
+	assert_int_equal(count.free_objects, freed);
+	assert_int_equal(count.free_bytes, freed_pages * PAGE);
+}
+
+static void test_an_object_goes_with_its_last_part(void **state)
+{
+	struct regions regions = {0};
+
+	(void)state;
+	apply(&regions, REGION_MAPPED, 10, 10, 7, 0);
+	apply(&regions, REGION_UNMAPPED, 10, 2, 0, 0);
+	assert_count(&regions, 7, 1, 10, 0, 2);
+	apply(&regions, REGION_UNMAPPED, 18, 4, 0, 0);
+	assert_count(&regions, 7, 1, 10, 0, 4);
+	apply(&regions, REGION_UNMAPPED, 14, 1, 0, 0);
+	assert_count(&regions, 7, 1, 10, 0, 5);
+	apply(&regions, REGION_UNMAPPED, 14, 1, 0, 0); /* not there any more */
+	apply(&regions, REGION_UNMAPPED, 0, 10, 0, 0);
+	apply(&regions, REGION_UNMAPPED, 20, 100, 0, 0);
+	assert_count(&regions, 7, 1, 10, 0, 5);
+	apply(&regions, REGION_UNMAPPED, 15, 3, 0, 0);
+	assert_count(&regions, 7, 1, 10, 0, 8);
+	apply(&regions, REGION_UNMAPPED, 0, 30, 0, 0);
+	assert_count(&regions, 7, 1, 10, 1, 10);
+	assert_int_equal(regions.pieces.count, 0);
+	regions_deinit(&regions);
+}
+
+static void test_a_mapping_replaces_what_was_there(void **state)
+{
+	struct regions regions = {0};
+
+	(void)state;
+	apply(&regions, REGION_MAPPED, 0, 10, 1, 0);
+	apply(&regions, REGION_MAPPED, 20, 5, 2, 0);
+	apply(&regions, REGION_MAPPED, 4, 18, 3, 0);
+	assert_count(&regions, 1, 1, 10, 0, 6);
+	assert_count(&regions, 2, 1, 5, 0, 2);
+	/* One that is not recorded does so too. */
+	apply(&regions, REGION_MAPPED, 0, 8, 0, 0);
+	assert_count(&regions, 1, 1, 10, 1, 10);
+	assert_count(&regions, 3, 1, 18, 0, 4);
+	regions_deinit(&regions);
+}
+
+static void test_an_mremap_takes_away_only_if_it_succeeds(void **state)
+{
+	struct regions regions = {0};
+
+	(void)state;
+	apply(&regions, REGION_MAPPED, 0, 10, 1, 0);
+	apply(&regions, REGION_HELD, 2, 4, 0, 55);
+	apply(&regions, REGION_KEPT, 0, 0, 0, 55);
+	assert_count(&regions, 1, 1, 10, 0, 0);
+	apply(&regions, REGION_UNMAPPED, 3, 1, 0, 0);
+	assert_count(&regions, 1, 1, 10, 0, 1);
+
+	apply(&regions, REGION_HELD, 4, 6, 0, 55);
+	/* The kernel has moved it, and another thread was given its place, before the call returns. */
+	apply(&regions, REGION_MAPPED, 5, 3, 2, 0);
+	apply(&regions, REGION_HELD, 0, 1, 0, 66);
+	apply(&regions, REGION_MAPPED, 100, 8, 3, 55);
+	assert_count(&regions, 1, 1, 10, 0, 7);
+	assert_count(&regions, 2, 1, 3, 0, 0);
+	assert_count(&regions, 3, 1, 8, 0, 0);
+	apply(&regions, REGION_KEPT, 0, 0, 0, 66);
+	apply(&regions, REGION_UNMAPPED, 0, 3, 0, 0);
+	assert_count(&regions, 1, 1, 10, 1, 10);
+	regions_deinit(&regions);
+}
+
+static void test_an_exec_forgets_all(void **state)
+{
+	struct regions regions = {0};
+	struct region_event event = {
+		.start = BASE,
+		.end = BASE + PAGE,
+		.stack = 1,
+		.epoch = 2,
+		.type = REGION_MAPPED,
+	};
+
+	(void)state;
+	apply(&regions, REGION_MAPPED, 0, 10, 1, 0);
+	apply(&regions, REGION_MAPPED, 10, 10, 1, 0);
+	apply(&regions, REGION_HELD, 10, 4, 0, 5);
+	regions_apply(&regions, &event);
+	assert_int_equal(regions.forgotten, 2);
+	assert_int_equal(regions.epoch, 2);
+	assert_count(&regions, 1, 1, 1, 0, 0);
+	assert_int_equal(regions.pieces.count, 1);
+	assert_int_equal(regions.held.count, 0);
+	regions_deinit(&regions);
+}
+
+/* --- the model: who has each page --- */
+
+#define OBJECTS 4000
+
+static struct model {
+	int owner[PAGES]; /* 0: nobody; held pages are nobody's */
+	int held[2][PAGES];
+	struct model_object {
+		uint64_t stack;
+		int size, left;
+	} objects[OBJECTS];
+	int count;
+} model;
+
+static void model_take(int first, int pages, int hold)
+{
+	for (int page = first; page < first + pages && page < PAGES; page++) {
+		int owner = model.owner[page];
+
+		model.owner[page] = 0;
+		if (owner && hold >= 0)
+			model.held[hold][page] = owner;
+		else if (owner)
+			model.objects[owner].left--;
+	}
+}
+
+static void model_release(int hold)
+{
+	for (int page = 0; page < PAGES; page++) {
+		int owner = model.held[hold][page];
+
+		model.held[hold][page] = 0;
+		if (owner)
+			model.objects[owner].left--;
+	}
+}
+
+static void model_map(int first, int pages, uint64_t stack)
+{
+	int object;
+
+	model_take(first, pages, -1);
+	if (!stack)
+		return;
+	object = ++model.count;
+	model.objects[object] = (struct model_object){stack, pages, pages};
+	for (int page = first; page < first + pages; page++)
+		model.owner[page] = object;
+}
+
+static void assert_model(const struct regions *regions)
+{
+	for (uint64_t stack = 1; stack <= 3; stack++) {
+		uint64_t objects = 0, pages = 0, freed = 0, freed_pages = 0;
+
+		for (int i = 1; i <= model.count; i++) {
+			const struct model_object *object = &model.objects[i];
+
+			if (object->stack != stack)
+				continue;
+			objects++;
+			pages += (uint64_t)object->size;
+			freed += !object->left;
+			freed_pages += (uint64_t)(object->size - object->left);
+		}
+		assert_count(regions, stack, objects, pages, freed, freed_pages);
+	}
+	for (size_t i = 0; i < regions->pieces.count; i++) {
+		const struct region_piece *piece = &regions->pieces.items[i];
+
+		assert_true(piece->start < piece->end);
+		assert_true(!i || regions->pieces.items[i - 1].end <= piece->start);
+	}
+}
+
+static void test_any_sequence_equals_the_model(void **state)
+{
+	struct regions regions = {0};
+	bool holds[2] = {false};
+
+	(void)state;
+	srandom(1);
+	for (int step = 0; step < 20000 && model.count < OBJECTS - 1; step++) {
+		int pages = 1 + (int)(random() % 40), first = (int)(random() % (PAGES - pages));
+		int id = (int)(random() % 2);
+		uint64_t stack = (uint64_t)(random() % 4);
+
+		switch (random() % 4) {
+		case 0:
+			apply(&regions, REGION_MAPPED, (uint64_t)first, (uint64_t)pages, stack, 0);
+			model_map(first, pages, stack);
+			break;
+		case 1:
+			/* One that fails finds its place as it was: nothing else comes between. */
+			if (!holds[0] && !holds[1] && random() % 2) {
+				apply(&regions, REGION_HELD, (uint64_t)first, (uint64_t)pages, 0,
+				      1);
+				apply(&regions, REGION_KEPT, 0, 0, 0, 1);
+				break;
+			}
+			if (holds[id])
+				break;
+			apply(&regions, REGION_HELD, (uint64_t)first, (uint64_t)pages, 0,
+			      1 + (uint32_t)id);
+			model_take(first, pages, id);
+			holds[id] = true;
+			break;
+		case 2:
+			if (!holds[id])
+				break;
+			apply(&regions, REGION_MAPPED, (uint64_t)first, (uint64_t)pages, stack,
+			      1 + (uint32_t)id);
+			model_release(id);
+			model_map(first, pages, stack);
+			holds[id] = false;
+			break;
+		default:
+			apply(&regions, REGION_UNMAPPED, (uint64_t)first, (uint64_t)pages, 0, 0);
+			model_take(first, pages, -1);
+			break;
+		}
+		assert_model(&regions);
+	}
+	assert_true(model.count > 1000);
+	regions_deinit(&regions);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_an_object_goes_with_its_last_part),
+		cmocka_unit_test(test_a_mapping_replaces_what_was_there),
+		cmocka_unit_test(test_an_mremap_takes_away_only_if_it_succeeds),
+		cmocka_unit_test(test_an_exec_forgets_all),
+		cmocka_unit_test(test_any_sequence_equals_the_model),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

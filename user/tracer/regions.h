@@ -1,0 +1,65 @@
+/*
+ * What a target has mapped by calls of its own (mmap, mremap, brk), kept up with by the events of the
+ * kernel side, in their order. Each mapping that was recorded is an object, and a call may take away
+ * any part of it: its head, its tail, its middle, or several at once. Its bytes are freed part by
+ * part, the object with its last one.
+ */
+#ifndef ALLOCTRACE_REGIONS_H
+#define ALLOCTRACE_REGIONS_H
+
+#include "alloctrace.h"
+#include "util/hash_index.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct region_object {
+	uint64_t left;	/* bytes of it that are mapped, or held */
+	uint32_t parts; /* pieces that it is in */
+	uint32_t count; /* index */
+};
+
+struct region_piece {
+	uint64_t start, end;
+	struct region_object *object; /* shared by its pieces, which own it together */
+};
+
+/* A piece that an mremap under way may take away. */
+struct region_held {
+	struct region_piece piece;
+	uint32_t id;
+};
+
+/* The mappings of one stack in one size class, as struct count_key has them. */
+struct region_count {
+	uint64_t stack;
+	uint32_t size_class;
+	struct count count;
+};
+
+/* All zero is an empty one. */
+struct regions {
+	struct {
+		struct region_piece *items; /* owned; sorted, without overlaps */
+		size_t count, capacity;
+	} pieces;
+	struct {
+		struct region_held *items; /* owned */
+		size_t count, capacity;
+	} held;
+	struct {
+		struct region_count *items; /* owned */
+		size_t count, capacity;
+	} counts;
+	struct hash_index index; /* of counts */
+	uint32_t epoch;		 /* of the program that all this is about */
+	uint64_t forgotten;	 /* objects recorded of the programs before */
+	int err;		 /* the first that made this incomplete */
+};
+
+void regions_deinit(struct regions *regions);
+
+/* One event. What goes wrong (-ENOMEM) is in regions->err. */
+void regions_apply(struct regions *regions, const struct region_event *event);
+
+#endif
