@@ -31,7 +31,7 @@ OLDEST = (6, 1)
 SINCE = {"session": (6, 13), "multi": (6, 10), "perf": OLDEST}
 MAYBE_SINCE = {"multi": (6, 6)}
 KINDS = ("session", "multi", "perf")
-RUNS = KINDS + ("auto", "command")
+RUNS = KINDS + ("auto", "mmap", "command")
 
 # What a kernel says when something in it is wrong, whoever is to blame.
 KERNEL_COMPLAINTS = re.compile(r"BUG:|WARNING: |Oops|general protection|Kernel panic|UBSAN|KASAN|Call Trace")
@@ -131,6 +131,9 @@ class Run:
     def check_figures(self, profile, books):
         checks = Case()
         checks.longMessage = False
+        if self.name == "mmap":
+            heap, profile = profile.only(None), profile.only("mmap")
+            self.require("load" in heap.sites(), "the load has allocated nothing")
         lost = {reason: count for reason, count in profile.losses().items() if count}
         try:
             checks.assert_books(profile, books)
@@ -152,8 +155,8 @@ class Run:
         for sample in profile.samples:
             name = profile.site_of(sample)
             frames = [frame.name for frame in sample.frames]
-            path = [f"site_{name}", f"mid_{name}", f"path_{name}"]
-            whole = any(frames[i : i + 3] == path for i in range(len(frames)))
+            path = [f"site_{name}"] if self.name == "mmap" else [f"site_{name}", f"mid_{name}", f"path_{name}"]
+            whole = any(frames[i : i + len(path)] == path for i in range(len(frames)))
             self.require(name is None or whole, f"a stack of {name}: {frames}")
 
 

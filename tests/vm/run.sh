@@ -4,9 +4,9 @@
 #	tests/vm/run.sh BUILD ALLOCTRACE [VMLINUZ...]
 #
 # Without further arguments: the cloud kernels that Debian has, the newest of each version, from 5.10
-# (which has to be refused) to sid. Each boots an initramfs that holds the tracer, the ledger target and
-# the libraries of both (init), and hands back over a serial port what the tracer did with every way of
-# attaching; boot.py compares that with the ledger's books. One line per kernel, and as the last one
+# (which has to be refused) to sid. Each boots an initramfs that holds the tracer, the ledger target, the
+# mapper, and the libraries of all (init), and hands back over a serial port what the tracer did with every
+# way of attaching; boot.py compares that with the targets' books. One line per kernel, and as the last one
 #	N passed, N failed, N skipped
 # where each way of attaching on each kernel counts.
 #
@@ -23,6 +23,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/vm"
 work=$(cd "$1/vm" && pwd)
 ledger=$(cd "$1" && pwd)/targets/ledger
+mapper=$(cd "$1" && pwd)/targets/mapper
 alloctrace=$(realpath "$2")
 shift 2
 
@@ -36,7 +37,7 @@ if [ "$machine" != x86_64 ]; then
 	echo "0 passed, 0 failed, 1 skipped"
 	exit 0
 fi
-for file in "$alloctrace" "$ledger"; do
+for file in "$alloctrace" "$ledger" "$mapper"; do
 	[ -x "$file" ] || { echo "alloctrace: not built: $file" >&2; exit 1; }
 done
 "$here/../../tools/setup.sh" qemu-system-x86 busybox-static cpio kmod dpkg python3
@@ -51,9 +52,10 @@ ln -s busybox "$root/bin/sh"
 cp "$here/init" "$root/init"
 cp "$alloctrace" "$root/bin/alloctrace"
 cp "$ledger" "$root/bin/ledger"
+cp "$mapper" "$root/bin/mapper"
 chmod 755 "$root/init" "$root"/bin/*
 # Libraries lie where they lie here, the loader too: that is where programs look for them.
-for program in "$alloctrace" "$ledger"; do
+for program in "$alloctrace" "$ledger" "$mapper"; do
 	ldd "$program"
 done | sed -n 's/^\t\(.* => \)\?\(\/[^ ]*\) (0x.*/\2/p' | sort -u | while read -r library; do
 	mkdir -p "$root$(dirname "$library")"
