@@ -32,7 +32,7 @@ LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lm
 # What the build and the tests need, as Debian calls it.
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
 	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev
-TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format \
+TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
 	$(if $(shell command -v rustc 2>/dev/null),,rustc)

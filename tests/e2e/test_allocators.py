@@ -56,6 +56,9 @@ class Allocators(Case):
     def test_jemalloc_linked_statically_is_exact(self):
         self.check("ledger_jemalloc_static")
 
+    def test_jemalloc_linked_statically_by_lld_is_exact(self):
+        self.check("ledger_jemalloc_lld")
+
     def test_rust_is_exact(self):
         self.check("ledger_rust")
 

@@ -168,6 +168,11 @@ class HardFrames(Case):
     def test_threads_of_a_static_program_are_complete(self):
         self.assertEqual(self.assert_threads_are_told_apart("-static").incomplete, {})
 
+    # Its segments share pages of the file: a mapping begins in what belongs to another one.
+
+    def test_threads_of_a_program_linked_by_lld_are_complete(self):
+        self.assertEqual(self.assert_threads_are_told_apart("-fuse-ld=lld").incomplete, {})
+
     # musl says nothing of its own frames: a stack has all of the program's, and ends where musl called it.
 
     @unittest.skipUnless(shutil.which("musl-gcc"), "musl-gcc is not installed")

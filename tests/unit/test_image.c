@@ -63,6 +63,46 @@ static void segments_are_those_of_readelf(void **state)
 	}
 }
 
+/*
+ * A program says where its main is, and from where on its code is mapped; nm says where main was linked
+ * to. lld lets segments share pages of the file.
+ */
+static void a_mapping_tells_what_to_add_to_addresses(void **state)
+{
+	static const char *const linkers[] = {"", "-no-pie", "-Wl,-z,noseparate-code",
+					      "-fuse-ld=gold", "-fuse-ld=lld"};
+
+	(void)state;
+	write_text("where.c",
+		   "#include <stdio.h>\n"
+		   "int main(void) { char line[512]; unsigned long start, end, offset;\n"
+		   "FILE *maps = fopen(\"/proc/self/maps\", \"r\");\n"
+		   "while (fgets(line, sizeof(line), maps))\n"
+		   "if (sscanf(line, \"%lx-%lx r-xp %lx\", &start, &end, &offset) == 3 &&\n"
+		   "(unsigned long)main >= start && (unsigned long)main < end)\n"
+		   "printf(\"%lx %lx %lx\\n\", start, offset, (unsigned long)main);\n"
+		   "return 0; }\n");
+	for (size_t i = 0; i < sizeof(linkers) / sizeof(*linkers); i++) {
+		unsigned long start, offset, at, linked;
+		struct image *image;
+		uint64_t bias;
+		char *said;
+		size_t size;
+
+		run("gcc -O1 %s -o where where.c && ./where > said && nm where | grep ' T main$' "
+		    ">> said",
+		    linkers[i]);
+		said = read_file("said", &size);
+		assert_int_equal(sscanf(said, "%lx %lx %lx %lx", &start, &offset, &at, &linked), 4);
+		free(said);
+		image = open_image("where");
+		assert_true(image_bias(image, start, offset, &bias));
+		assert_int_equal(bias, at - linked);
+		assert_false(image_bias(image, start, image->size + 4096, &bias));
+		image_free(image);
+	}
+}
+
 static void identity_is_that_of_the_file(void **state)
 {
 	struct image *image = open_image("pie");
@@ -417,6 +457,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(segments_are_those_of_readelf),
+		cmocka_unit_test(a_mapping_tells_what_to_add_to_addresses),
 		cmocka_unit_test(identity_is_that_of_the_file),
 		cmocka_unit_test(build_id_is_found_without_its_segment),
 		cmocka_unit_test(addresses_and_offsets_lead_to_the_same_bytes),

@@ -291,6 +291,27 @@ bool image_vaddr_to_offset(const struct image *image, uint64_t vaddr, uint64_t *
 	return true;
 }
 
+bool image_bias(const struct image *image, uint64_t start, uint64_t offset, uint64_t *bias)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), vaddr;
+	const struct image_segment *found = NULL;
+
+	/* Of two that share the page, the mapping that begins with it is the latter's. */
+	for (size_t i = 0; i < image->segment_count; i++) {
+		const struct image_segment *segment = &image->segments[i];
+
+		if (segment->executable && offset >= segment->offset / page * page &&
+		    offset < segment->offset + segment->file_size)
+			found = segment;
+	}
+	if (found)
+		vaddr = found->vaddr - found->offset + offset;
+	else if (!image_offset_to_vaddr(image, offset, &vaddr)) /* made executable since */
+		return false;
+	*bias = start - vaddr;
+	return true;
+}
+
 int image_read(const struct image *image, uint64_t vaddr, void *to, size_t n)
 {
 	const struct image_segment *segment = segment_of(image, vaddr, n ? n : 1);

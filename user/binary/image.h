@@ -59,6 +59,13 @@ bool image_offset_to_vaddr(const struct image *image, uint64_t offset, uint64_t 
 bool image_vaddr_to_offset(const struct image *image, uint64_t vaddr, uint64_t *offset);
 
 /*
+ * What to add to link-time addresses where [start, ...) is an executable mapping of the file from
+ * offset on. Not by image_offset_to_vaddr(): a mapping begins at a whole page, where another segment
+ * may still go on (lld has them share pages of the file). false: no segment is mapped so.
+ */
+bool image_bias(const struct image *image, uint64_t start, uint64_t offset, uint64_t *bias);
+
+/*
  * Copies n bytes that the file holds at link-time address vaddr. 0, -ERANGE (not in one segment's
  * file part), or the errno of the read.
  */

@@ -369,16 +369,15 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 		const struct image *image, const struct allocator *allocator,
 		enum tracer_throwing throwing)
 {
-	uint64_t vaddr, last_bias = 1;
+	uint64_t bias, last_bias = 1;
 	struct nested_key key = {.epoch = tracer_target(tracer, slot)->epoch};
 	int err = 0;
 
 	vec_for_each(mapping, &process->mappings) {
 		if (err || mapping->image != image ||
-		    !image_offset_to_vaddr(image, mapping->offset, &vaddr) ||
-		    mapping->start - vaddr == last_bias)
+		    !image_bias(image, mapping->start, mapping->offset, &bias) || bias == last_bias)
 			continue;
-		key.address = last_bias = mapping->start - vaddr;
+		key.address = last_bias = bias;
 		key.target = slot;
 		err = mark_nested(tracer, allocator, throwing, key);
 		key.target |= NESTED_FOR_MAPPINGS;

@@ -218,12 +218,12 @@ static struct unwind_mapping describe(struct tables *tables, struct tables_slice
 	struct unwind_mapping described = {.start = mapping->start, .end = mapping->end};
 	const struct tables_image *image =
 		mapping->image ? find_image(tables, mapping->image) : NULL;
-	uint64_t vaddr;
+	uint64_t bias;
 
 	if (!image || !image->placed.page_count ||
-	    !image_offset_to_vaddr(mapping->image, mapping->offset, &vaddr))
+	    !image_bias(mapping->image, mapping->start, mapping->offset, &bias))
 		return described;
-	described.bias = mapping->start - vaddr;
+	described.bias = bias;
 	described.image = image->placed;
 	note_use(tables, slice, (uint32_t)(image - tables->images.items));
 	return described;
