@@ -39,8 +39,19 @@
 	X(fixed)                                                                                   \
 	X(across)                                                                                  \
 	X(file)                                                                                    \
-	X(grown) X(moved) X(shrunk) X(taken) X(placed) X(doubled) X(refused) X(brk) X(large)       \
-		X(small) X(small_moved) X(stack) X(large_stack)
+	X(grown)                                                                                   \
+	X(moved)                                                                                   \
+	X(shrunk)                                                                                  \
+	X(taken)                                                                                   \
+	X(placed)                                                                                  \
+	X(doubled)                                                                                 \
+	X(refused)                                                                                 \
+	X(brk)                                                                                     \
+	X(large)                                                                                   \
+	X(small)                                                                                   \
+	X(small_moved)                                                                             \
+	X(stack)                                                                                   \
+	X(large_stack)
 
 enum {
 #define X(name) SITE_##name,
