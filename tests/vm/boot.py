@@ -12,6 +12,7 @@ import concurrent.futures
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from lib import KERNEL_TOO_OLD, OK, Case, Profile, parse_books  # noqa: E402
 
-LIMIT = 300  # seconds for one machine, from power on to power off
+LIMIT = 600  # seconds for one machine, from power on to power off
 
 # Since when kernels have what each way of attaching needs. uprobe_multi came with 6.6, but its filter let
 # one thread through only until 6.10; stable kernels in between may or may not have the correction.
@@ -32,6 +33,11 @@ SINCE = {"session": (6, 13), "multi": (6, 10), "perf": OLDEST}
 MAYBE_SINCE = {"multi": (6, 6)}
 KINDS = ("session", "multi", "perf")
 RUNS = KINDS + ("auto", "mmap", "command")
+
+# What is traced by every kind of probes that there is, with an allocator preloaded that has operators new
+# itself.
+GUARDED_RUNS = ("tcmalloc_ledger", "tcmalloc_ledger_throws", "jemalloc_ledger_throws", "tcmalloc_throws")
+GUARDED = "what may throw is guarded"
 
 # What a kernel says when something in it is wrong, whoever is to blame.
 KERNEL_COMPLAINTS = re.compile(r"BUG:|WARNING: |Oops|general protection|Kernel panic|UBSAN|KASAN|Call Trace")
@@ -112,21 +118,57 @@ class Run:
         self.require(not self.text("stdout.plain"), "something on stdout")
         return "refused"
 
-    def exact(self, kinds):
-        """Did it attach by one of these kinds, with the ledger's figures and whole stacks?"""
+    def profile(self):
         self.require(self.status == OK, "failed")
-        books = [line for line in self.text("books").split("\n") if line.startswith("{")]
-        self.require(books, "no books of the ledger")
         self.require("profile.pb.gz" in self.files, "no profile")
         with tempfile.NamedTemporaryFile() as file:
             file.write(self.files["profile.pb.gz"])
             file.flush()
-            profile = Profile.read(file.name)
+            return Profile.read(file.name)
+
+    def books(self):
+        books = [line for line in self.text("books").split("\n") if line.startswith("{")]
+        self.require(books, "no books of the ledger")
+        return parse_books(books[0])
+
+    def exact(self, kinds):
+        """Did it attach by one of these kinds, with the ledger's figures and whole stacks?"""
+        profile = self.profile()
         kind = next((c[len("# attached by: ") :] for c in profile.comments if "# attached by: " in c), None)
         self.require(kind in kinds, f"attached by {kind} and not by {' or '.join(kinds)}")
-        self.check_figures(profile, parse_books(books[0]))
+        self.check_figures(profile, self.books())
         self.check_stacks(profile)
         return kind
+
+    def guarded(self, program):
+        """Did a program live whose allocator lets exceptions pass, and was all of it counted?"""
+        # How each ends on the signal that it is sent when all is over.
+        end, expected = int(self.text("target.status")), 0 if program == "throws" else 128 + signal.SIGTERM
+        self.require(end == expected, f"the target's status: {end}\n{self.text('target.err')}")
+        profile = self.profile()
+        self.require([c for c in profile.comments if c.endswith(GUARDED)], f"no allocator of which {GUARDED}")
+        if program == "throws":
+            self.check_throws(profile)
+            return
+        books = self.books()
+        self.check_figures(profile, books)
+        self.check_stacks(profile)
+        if program == "ledger_throws":
+            # Twice a round calm, 8 times failing.
+            failed = profile.counter("sampled calls that allocated nothing")
+            self.require(failed == 4 * books["calm"][0], f"failed: {failed} of {4 * books['calm'][0]}")
+
+    def check_throws(self, profile):
+        """It was in the middle of something when the recording began, and when it ended."""
+        sites, losses = profile.sites(), profile.losses()
+        lost = sum(losses.values())
+        unfinished = losses["call not finished at the end"]
+        self.require(lost == unfinished <= 1, f"lost: {losses}")
+        failed = profile.counter("sampled calls that allocated nothing")
+        calm = sites.get("calm", (0, 0, 0, 0))
+        self.require(failed >= 100, f"failed: {failed}")
+        self.require(abs(calm[0] - failed) <= 2, f"calm: {calm}, failed: {failed}")
+        self.require(calm[2] <= 1, f"calm: {calm}")
 
     def check_figures(self, profile, books):
         checks = Case()
@@ -141,8 +183,12 @@ class Run:
         except AssertionError as error:
             raise Failure(f"lost: {lost}\n{shortened(str(error))}\n{self.details()}") from None
         self.require(not lost, f"lost: {lost}")
-        # Only a command's own start allocates outside of the ledger's sites.
+        # Only a command's own start allocates outside of the ledger's sites, and who throws: what is thrown.
         others = [name for name in profile.sites() if name not in books]
+        for name in [name for name in others if name and name.startswith("fail_")]:
+            figures = profile.sites()[name]
+            self.require(figures[2] == 0, f"{name}: {figures}")
+            others.remove(name)
         allowed = ([], [None]) if self.name == "command" else ([],)
         self.require(others in allowed, f"other sites: {others}, {profile.unnamed()}")
 
@@ -156,6 +202,8 @@ class Run:
             name = profile.site_of(sample)
             frames = [frame.name for frame in sample.frames]
             path = [f"site_{name}"] if self.name == "mmap" else [f"site_{name}", f"mid_{name}", f"path_{name}"]
+            if name and name.startswith("fail_"):
+                path.remove(f"mid_{name}")
             whole = any(frames[i : i + len(path)] == path for i in range(len(frames)))
             self.require(name is None or whole, f"a stack of {name}: {frames}")
 
@@ -166,6 +214,12 @@ def has(kind, release, runs):
         return True
     works = runs.get(kind, {}).get("status", b"").strip() == b"0"
     return release >= MAYBE_SINCE.get(kind, SINCE[kind]) and works
+
+
+def judge_guarded(name, program, runs):
+    if name not in runs:
+        raise Failure("did not come to its end")
+    Run(name, runs[name]).guarded(program)
 
 
 def judge(name, release, runs):
@@ -197,16 +251,29 @@ class Verdict:
         self.wrong = []
         self.passed = 0
 
-    def add(self, run, release, runs):
+    def add(self, run, judged):
+        """True if judged(), which may return what there is to say, finds nothing wrong with a run."""
         try:
-            self.said.append(f"{run} {judge(run, release, runs)}")
+            said = judged()
+            if said:
+                self.said.append(f"{run} {said}")
             self.passed += 1
+            return True
         except Failure as failure:
-            self.said.append(f"{run} FAILED")
             self.wrong.append(f"{run}: {failure}")
         except Exception:  # results that cannot be read: a failure of this run, not of the whole test
-            self.said.append(f"{run} FAILED")
             self.wrong.append(f"{run}: {traceback.format_exc()}")
+        self.said.append(f"{run} FAILED")
+        return False
+
+    def add_guarded(self, release, runs):
+        """All that is traced with allocators that let exceptions pass: one word if nothing is wrong."""
+        good = 0
+        for kind in (kind for kind in KINDS if has(kind, release, runs)):
+            for run in GUARDED_RUNS:
+                name, program = f"{kind}_{run}", run.partition("_")[2]
+                good += self.add(name, lambda: judge_guarded(name, program, runs))
+        self.said.append(f"{good} guarded")
 
     def print(self, seconds):
         outcome = "FAIL" if self.wrong else "ok  "
@@ -237,7 +304,8 @@ def test_kernel(name, image, folder):
     if kernel:
         release = tuple(map(int, re.match(r"(\d+)\.(\d+)", kernel["release"].decode()).groups()))
         for run in RUNS:
-            verdict.add(run, release, runs)
+            verdict.add(run, lambda: judge(run, release, runs))
+        verdict.add_guarded(release, runs)
         log = kernel["log"].decode(errors="replace")
         complaints = [line for line in log.split("\n") if KERNEL_COMPLAINTS.search(line)]
         if complaints:

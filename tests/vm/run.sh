@@ -4,11 +4,11 @@
 #	tests/vm/run.sh BUILD ALLOCTRACE [VMLINUZ...]
 #
 # Without further arguments: the cloud kernels that Debian has, the newest of each version, from 5.10
-# (which has to be refused) to sid. Each boots an initramfs that holds the tracer, the ledger target, the
-# mapper, and the libraries of all (init), and hands back over a serial port what the tracer did with every
-# way of attaching; boot.py compares that with the targets' books. One line per kernel, and as the last one
+# (which has to be refused) to sid. Each boots an initramfs that holds the tracer, targets and the libraries
+# of all of them (init), and hands back over a serial port what the tracer did with every way of attaching;
+# boot.py compares that with the targets' books. One line per kernel, and as the last one
 #	N passed, N failed, N skipped
-# where each way of attaching on each kernel counts.
+# where each way of attaching on each kernel counts, for each target.
 #
 # Needs no KVM and no root (root only to install what is missing); what it downloads and makes is in
 # BUILD/vm. The machine's own kernel and apt configuration are not touched.
@@ -22,8 +22,7 @@ fi
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/vm"
 work=$(cd "$1/vm" && pwd)
-ledger=$(cd "$1" && pwd)/targets/ledger
-mapper=$(cd "$1" && pwd)/targets/mapper
+targets=$(cd "$1" && pwd)/targets
 alloctrace=$(realpath "$2")
 shift 2
 
@@ -37,10 +36,13 @@ if [ "$machine" != x86_64 ]; then
 	echo "0 passed, 0 failed, 1 skipped"
 	exit 0
 fi
-for file in "$alloctrace" "$ledger" "$mapper"; do
+programs="$alloctrace $targets/ledger $targets/ledger_throws $targets/throws $targets/mapper"
+for file in $programs; do
 	[ -x "$file" ] || { echo "alloctrace: not built: $file" >&2; exit 1; }
 done
-"$here/../../tools/setup.sh" qemu-system-x86 busybox-static cpio kmod dpkg python3
+"$here/../../tools/setup.sh" qemu-system-x86 busybox-static cpio kmod dpkg python3 libtcmalloc-minimal4 libjemalloc2
+# To be preloaded: init has their names too.
+allocators="/usr/lib/$machine-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib/$machine-linux-gnu/libjemalloc.so.2"
 
 # --- what the machines run -------------------------------------------------------------------------
 
@@ -50,14 +52,15 @@ mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/res
 cp "$(command -v busybox)" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/init" "$root/init"
-cp "$alloctrace" "$root/bin/alloctrace"
-cp "$ledger" "$root/bin/ledger"
-cp "$mapper" "$root/bin/mapper"
+cp $programs "$root/bin"
 chmod 755 "$root/init" "$root"/bin/*
 # Libraries lie where they lie here, the loader too: that is where programs look for them.
-for program in "$alloctrace" "$ledger" "$mapper"; do
-	ldd "$program"
-done | sed -n 's/^\t\(.* => \)\?\(\/[^ ]*\) (0x.*/\2/p' | sort -u | while read -r library; do
+{
+	for file in $programs $allocators; do
+		ldd "$file"
+	done | sed -n 's/^\t\(.* => \)\?\(\/[^ ]*\) (0x.*/\2/p'
+	printf '%s\n' $allocators
+} | sort -u | while read -r library; do
 	mkdir -p "$root$(dirname "$library")"
 	cp -L "$library" "$root$library"
 done
