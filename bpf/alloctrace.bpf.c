@@ -13,7 +13,7 @@
  *   map_session, map_entry, map_return, unmap_entry: the same for mmap and its kind
  *
  * The loader loads the ones that its way of attaching, and what is to be recorded, needs. Only data
- * flow is here; sample.bpf.h, stack.bpf.h, live.bpf.h and region.bpf.h do the work.
+ * flow is here; sample.bpf.h, stack.bpf.h, live.bpf.h, exception.bpf.h and region.bpf.h do the work.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -24,6 +24,7 @@
 
 #define EEXIST 17
 
+#include "exception.bpf.h"
 #include "live.bpf.h"
 #include "registers.bpf.h"
 #include "region.bpf.h"

@@ -368,61 +368,6 @@ static __always_inline int call_finish(struct pt_regs *ctx)
 	return 0;
 }
 
-/*
- * An exception is about to leave a call whose return address has been replaced: the runtime, which
- * looks for handlers by return addresses, would find no code at the trampoline and end the process.
- * So each address is put back where it was. The call allocated nothing. The kernel's record of the
- * return goes the way of those that a longjmp leaves behind.
- */
-struct exception {
-	struct return_instance *instance;
-	__u64 trampoline;
-	__u32 slot, tid;
-};
-
-static long exception_step(__u64 index, struct exception *exception)
-{
-	struct return_instance *instance = exception->instance;
-	struct pending_key key = {.tid = exception->tid, .target = exception->slot};
-	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &exception->slot);
-	struct pending_call *call;
-	__u64 original, word;
-
-	if (!instance || !cpu)
-		return 1;
-	key.sp = BPF_CORE_READ(instance, stack);
-	original = BPF_CORE_READ(instance, orig_ret_vaddr);
-	exception->instance = BPF_CORE_READ(instance, next);
-	if (!read_word(key.sp, &word) || word != exception->trampoline)
-		return 0;
-	bpf_probe_write_user((void *)key.sp, &original, sizeof(original));
-	call = bpf_map_lookup_elem(&pending, &key);
-	if (call) {
-		struct pending_call left = *call;
-
-		bpf_map_delete_elem(&pending, &key);
-		if (left.sampled)
-			count_up(cpu, COUNT_FAILED);
-		if (left.has_old)
-			block_put_back(cpu, exception->slot, left.pointer, &left.old);
-	}
-	return 0;
-}
-
-static __always_inline void exception_begin(__u32 slot)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct exception exception = {
-		.instance = BPF_CORE_READ(task, utask, return_instances),
-		.trampoline = BPF_CORE_READ(task, mm, uprobes_state.xol_area, vaddr),
-		.slot = slot,
-		.tid = (__u32)bpf_get_current_pid_tgid(),
-	};
-
-	if (exception.instance && exception.trampoline)
-		bpf_loop(RETURN_INSTANCES_MAX, exception_step, &exception, 0);
-}
-
 /* An unsampled call, where its return will be seen all the same: it must not find another's entry.
  */
 static __always_inline void call_skip(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu)

@@ -90,6 +90,14 @@ struct {
 	__type(value, __u8);
 } nested SEC(".maps");
 
+/* By slot: the sites whose returns an exception may have to be guarded from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct guarded);
+} guards SEC(".maps");
+
 /*
  * Unwind tables of all images (include/unwind.h), and who has mapped them where. Written by the
  * user side, through mappings; arrays of small elements, because their lookups are inlined to a few

@@ -285,6 +285,16 @@ struct nested_key {
 #define NESTED_FOR_MAPPINGS (1U << 31)
 
 /*
+ * Places in a page where probe sites are. These stay what they are when the target executes another
+ * program, while addresses change; it is one in many that another tracer's site has the place of one
+ * of ours.
+ */
+#define GUARDED_PLACES 4096
+struct guarded {
+	__u64 places[GUARDED_PLACES / 64]; /* a bit each */
+};
+
+/*
  * Size classes: exact up to 127 bytes, then 64 to an octave, so that none is wider than 1/64 of its
  * sizes: weights may be taken at the class's mean size.
  */
@@ -312,5 +322,6 @@ _Static_assert(sizeof(struct region_event) == 40, "ABI");
 _Static_assert(sizeof(struct count_key) == 16, "ABI");
 _Static_assert(sizeof(struct count) == 32, "ABI");
 _Static_assert(sizeof(struct nested_key) == 16, "ABI");
+_Static_assert(sizeof(struct guarded) == GUARDED_PLACES / 8, "ABI");
 
 #endif

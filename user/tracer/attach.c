@@ -345,6 +345,24 @@ static int mark_nested(const struct tracer *tracer, const struct allocator *allo
 		     : 0;
 }
 
+/* Tells the guard what calls it may have to let go: all whose returns are probed. */
+static int mark_guarded(const struct tracer *tracer, uint32_t slot,
+			const struct allocator *allocator)
+{
+	int fd = bpf_map__fd(tracer->bpf->maps.guards);
+	struct guarded guarded;
+
+	if (bpf_map_lookup_elem(fd, &slot, &guarded))
+		return -errno;
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		uint64_t place = allocator->functions[i].site % GUARDED_PLACES;
+
+		if (shape_allocates(allocator->functions[i].shape))
+			guarded.places[place / 64] |= UINT64_C(1) << place % 64;
+	}
+	return bpf_map_update_elem(fd, &slot, &guarded, BPF_ANY) ? -errno : 0;
+}
+
 /* As they are seen from every probe site; these are numbered from `first` on. */
 static int mark_relative(const struct tracer *tracer, uint32_t slot, uint32_t first,
 			 const struct allocator *allocator, enum tracer_throwing throwing)
@@ -478,7 +496,9 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	if (first + allocator->function_count > UINT16_MAX)
 		return -E2BIG;
 	tracer->site_numbers[slot] += (uint16_t)allocator->function_count;
-	err = mark_relative(tracer, slot, first, allocator, throwing);
+	err = mark_guarded(tracer, slot, allocator);
+	if (!err)
+		err = mark_relative(tracer, slot, first, allocator, throwing);
 	if (!err)
 		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
 	for (int i = 0; i < SITE_GROUPS && !err; i++)

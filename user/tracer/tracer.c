@@ -53,6 +53,7 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 	} wanted[] = {
 		{tracer->bpf->maps.cpus, options->targets},
 		{tracer->bpf->maps.targets, options->targets},
+		{tracer->bpf->maps.guards, options->targets},
 		{tracer->bpf->maps.live, options->max_live},
 		{tracer->bpf->maps.stacks, options->max_stacks},
 		{tracer->bpf->maps.counts, counts > UINT32_MAX ? UINT32_MAX : counts},
