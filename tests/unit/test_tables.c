@@ -2,7 +2,10 @@
  */
 #include "tracer/tables.h"
 
+#include "util/vec.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -103,7 +106,7 @@ static void two_targets_share_one_table_until_both_are_gone(void **state)
 	struct arrays arrays;
 	struct tables tables;
 	uint64_t words[2] = {0, 0};
-	size_t used;
+	size_t used, known;
 
 	(void)state;
 	assert_int_equal(process_open(getpid(), &one), 0);
@@ -125,16 +128,107 @@ static void two_targets_share_one_table_until_both_are_gone(void **state)
 	assert_int_equal(words[0], 0);
 	assert_int_equal(tables_used(&tables), used);
 	tables_drop(&tables, 1, &words[1]);
-	assert_int_equal(tables_used(&tables), 0);
 
-	/* Who comes again gets it built again, in the same room. */
+	/* Who comes again finds it there. */
+	assert_int_equal(tables_used(&tables), used);
+	known = tables.images.count;
 	assert_int_equal(tables_update(&tables, 0, one, &words[0]), 0);
+	assert_int_equal(tables.images.count, known);
 	assert_int_equal(tables.full, 0);
 	assert_int_equal(tables_used(&tables), used);
 	tables_deinit(&tables);
 	arrays_free(&arrays);
 	process_free(one);
 	process_free(other);
+}
+
+/* A process that has mapped nothing but one file. */
+static struct process *process_of(const char *path)
+{
+	struct process *process = calloc(1, sizeof(*process));
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct mapping mapping = {.start = 1 << 20, .end = 2 << 20, .path = strdup(path)};
+
+	assert_true(process && fd >= 0 && mapping.path);
+	process->pidfd = -1;
+	assert_int_equal(image_open(fd, path, &mapping.image), 0);
+	assert_int_equal(vec_push(&process->images, mapping.image), 0);
+	for (size_t i = 0; i < mapping.image->segment_count; i++) {
+		if (mapping.image->segments[i].executable)
+			mapping.offset = mapping.image->segments[i].offset;
+	}
+	assert_int_equal(vec_push(&process->mappings, mapping), 0);
+	return process;
+}
+
+/* The first mapping of a slice. */
+static const struct unwind_mapping *first_mapping(const struct arrays *arrays, uint64_t word)
+{
+	assert_true((uint32_t)word > 0);
+	return &arrays->mappings[word >> 32];
+}
+
+static void table_that_nobody_uses_gives_way(void **state)
+{
+	struct process *bash = process_of("/bin/bash"), *ours = process_of("/proc/self/exe");
+	struct process *loader = process_of("/lib64/ld-linux-x86-64.so.2");
+	struct arrays arrays;
+	struct tables tables;
+	uint64_t words[3] = {0, 0, 0};
+
+	(void)state;
+	assert_int_equal(tables_init(&tables, 3), 0);
+	assert_int_equal(tables_add_image(&tables, bash->images.items[0]), 0);
+	place(&tables, &arrays, 0); /* bash is much larger than the other two together */
+	assert_int_equal(tables_update(&tables, 0, bash, &words[0]), 0);
+	assert_true(first_mapping(&arrays, words[0])->image.page_count > 0);
+
+	assert_int_equal(tables_update(&tables, 1, ours, &words[1]), 0);
+	assert_int_equal(first_mapping(&arrays, words[1])->image.page_count, 0);
+	assert_int_equal(tables.full, 1);
+	tables_drop(&tables, 0, &words[0]);
+	assert_int_equal(tables_update(&tables, 2, loader, &words[2]), 0);
+	assert_true(first_mapping(&arrays, words[2])->image.page_count > 0);
+	assert_int_equal(tables.full, 1);
+
+	/* And is built again: for that the loader's has to go in its turn. */
+	tables_drop(&tables, 2, &words[2]);
+	assert_int_equal(tables_update(&tables, 0, bash, &words[0]), 0);
+	assert_true(first_mapping(&arrays, words[0])->image.page_count > 0);
+	tables_deinit(&tables);
+	arrays_free(&arrays);
+	process_free(bash);
+	process_free(ours);
+	process_free(loader);
+}
+
+/* A process with two files, and room for one of them only. */
+static void tables_of_one_process_do_not_take_each_other_s_room(void **state)
+{
+	struct process *bash = process_of("/bin/bash");
+	struct process *loader = process_of("/lib64/ld-linux-x86-64.so.2");
+	struct mapping second;
+	struct arrays arrays;
+	struct tables tables;
+	uint64_t word = 0;
+
+	(void)state;
+	assert_int_equal(tables_init(&tables, 1), 0);
+	assert_int_equal(tables_add_image(&tables, bash->images.items[0]), 0);
+	place(&tables, &arrays, 0);
+	second = loader->mappings.items[0];
+	second.start += 4 << 20;
+	second.end += 4 << 20;
+	second.path = strdup(second.path);
+	assert_int_equal(vec_push(&bash->mappings, second), 0);
+	assert_int_equal(tables_update(&tables, 0, bash, &word), 0);
+	assert_true(first_mapping(&arrays, word)[0].image.page_count > 0);
+	assert_int_equal(first_mapping(&arrays, word)[1].image.page_count, 0);
+	assert_int_equal(tables.full, 1);
+	tables_deinit(&tables);
+	arrays_free(&arrays);
+	process_free(bash);
+	process_free(loader);
 }
 
 static void slice_is_sorted_and_leads_to_this_function(void **state)
@@ -190,6 +284,8 @@ int main(void)
 		cmocka_unit_test(extents_give_back_what_they_took),
 		cmocka_unit_test(extents_never_overlap),
 		cmocka_unit_test(two_targets_share_one_table_until_both_are_gone),
+		cmocka_unit_test(table_that_nobody_uses_gives_way),
+		cmocka_unit_test(tables_of_one_process_do_not_take_each_other_s_room),
 		cmocka_unit_test(slice_is_sorted_and_leads_to_this_function),
 		cmocka_unit_test(table_without_room_is_counted),
 	};

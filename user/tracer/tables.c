@@ -25,7 +25,7 @@ void tables_deinit(struct tables *tables)
 		unwind_table_free(image->table);
 	free(tables->images.items);
 	for (uint32_t i = 0; tables->slices && i < tables->slice_count; i++)
-		free(tables->slices[i].images);
+		free(tables->slices[i].images.items);
 	free(tables->slices);
 	unwind_rules_free(tables->rules);
 	extents_deinit(&tables->free_rows);
@@ -50,20 +50,57 @@ static uint32_t row_pairs_of(const struct unwind_table *table)
 	return (uint32_t)((table->count + 1) / 2);
 }
 
+/* Takes an image out of the arrays; it is built again should it come back. */
+static void evict(struct tables *tables, struct tables_image *image)
+{
+	extents_give(&tables->free_rows, image->placed.first_row / 2, image->row_pairs);
+	extents_give(&tables->free_pages, image->placed.first_index, image->placed.page_count);
+	image->placed = (struct unwind_image){0};
+	image->row_pairs = 0;
+	/* An entry that matches nothing, so that indices stay good. */
+	image->inode = 0;
+	image->size = 0;
+}
+
+/* Room for a table in both arrays. 0 or -ENOSPC. */
+static int take_room(struct tables *tables, const struct unwind_table *table, uint32_t *rows,
+		     uint32_t *pages)
+{
+	uint32_t pairs = row_pairs_of(table);
+
+	if (extents_take(&tables->free_rows, pairs, rows))
+		return -ENOSPC;
+	if (!extents_take(&tables->free_pages, table->page_count, pages))
+		return 0;
+	extents_give(&tables->free_rows, *rows, pairs);
+	return -ENOSPC;
+}
+
+/* As above; what no target uses has to give way. */
+static int make_room(struct tables *tables, const struct unwind_table *table, uint32_t *rows,
+		     uint32_t *pages)
+{
+	int err = take_room(tables, table, rows, pages);
+
+	vec_for_each(image, &tables->images) {
+		if (!err)
+			break;
+		if (image->users || !image->placed.page_count)
+			continue;
+		evict(tables, image);
+		err = take_room(tables, table, rows, pages);
+	}
+	return err;
+}
+
 /* Moves a built table into the arrays. Where there is no room it is left out, and counted. */
 static void place(struct tables *tables, struct tables_image *image)
 {
 	struct unwind_table *table = image->table;
-	uint32_t pairs = row_pairs_of(table), rows, pages;
+	uint32_t rows, pages;
 
 	image->table = NULL;
-	if (extents_take(&tables->free_rows, pairs, &rows)) {
-		tables->full++;
-		unwind_table_free(table);
-		return;
-	}
-	if (extents_take(&tables->free_pages, table->page_count, &pages)) {
-		extents_give(&tables->free_rows, rows, pairs);
+	if (make_room(tables, table, &rows, &pages)) {
 		tables->full++;
 		unwind_table_free(table);
 		return;
@@ -77,7 +114,7 @@ static void place(struct tables *tables, struct tables_image *image)
 		};
 	memcpy(tables->kernel_rules, tables->rules->items,
 	       tables->rules->count * sizeof(*tables->kernel_rules));
-	image->row_pairs = pairs;
+	image->row_pairs = row_pairs_of(table);
 	image->placed = (struct unwind_image){
 		.first_row = 2 * rows,
 		.first_index = pages,
@@ -85,18 +122,6 @@ static void place(struct tables *tables, struct tables_image *image)
 		.page_count = table->page_count,
 	};
 	unwind_table_free(table);
-}
-
-/* Takes an image out of the arrays; it is built again should it come back. */
-static void evict(struct tables *tables, struct tables_image *image)
-{
-	extents_give(&tables->free_rows, image->placed.first_row / 2, image->row_pairs);
-	extents_give(&tables->free_pages, image->placed.first_index, image->placed.page_count);
-	image->placed = (struct unwind_image){0};
-	image->row_pairs = 0;
-	/* An entry that matches nothing, so that indices stay good. */
-	image->inode = 0;
-	image->size = 0;
 }
 
 int tables_add_image(struct tables *tables, const struct image *image)
@@ -188,32 +213,49 @@ static bool can_return_to(const struct mapping *mapping)
 	return strcmp(mapping->path, "[uprobes]") != 0 && !(mapping->end >> 63);
 }
 
-static void note_use(struct tables *tables, struct tables_slice *slice, uint32_t index)
+/* A slice uses an image, which then stays in the arrays. 0 or -ENOMEM. */
+static int note_use(struct tables *tables, struct tables_slice *slice, uint32_t index)
 {
-	for (uint32_t i = 0; i < slice->image_count; i++) {
-		if (slice->images[i] == index)
-			return;
+	vec_for_each(known, &slice->images) {
+		if (*known == index)
+			return 0;
 	}
-	slice->images[slice->image_count++] = index;
+	if (vec_push(&slice->images, index))
+		return -ENOMEM;
 	tables->images.items[index].users++;
+	return 0;
 }
 
 static void drop_slice(struct tables *tables, struct tables_slice *slice)
 {
 	extents_give(&tables->free_mappings, slice->first, slice->count);
-	for (uint32_t i = 0; i < slice->image_count; i++) {
-		struct tables_image *image = &tables->images.items[slice->images[i]];
-
-		if (--image->users == 0)
-			evict(tables, image);
-	}
-	free(slice->images);
+	vec_for_each(index, &slice->images)
+		tables->images.items[*index].users--;
+	free(slice->images.items);
 	*slice = (struct tables_slice){0};
 }
 
+/* All tables that a process needs, none of which has to give way to the next. 0 or -ENOMEM. */
+static int use_images(struct tables *tables, struct tables_slice *slice,
+		      const struct process *process)
+{
+	int err = 0;
+
+	vec_for_each(mapping, &process->mappings) {
+		const struct tables_image *image;
+
+		if (!mapping->image || err)
+			continue;
+		err = tables_add_image(tables, mapping->image);
+		image = find_image(tables, mapping->image);
+		if (!err && image && image->placed.page_count)
+			err = note_use(tables, slice, (uint32_t)(image - tables->images.items));
+	}
+	return err;
+}
+
 /* How the kernel side sees one mapping. */
-static struct unwind_mapping describe(struct tables *tables, struct tables_slice *slice,
-				      const struct mapping *mapping)
+static struct unwind_mapping describe(const struct tables *tables, const struct mapping *mapping)
 {
 	struct unwind_mapping described = {.start = mapping->start, .end = mapping->end};
 	const struct tables_image *image =
@@ -225,7 +267,6 @@ static struct unwind_mapping describe(struct tables *tables, struct tables_slice
 		return described;
 	described.bias = bias;
 	described.image = image->placed;
-	note_use(tables, slice, (uint32_t)(image - tables->images.items));
 	return described;
 }
 
@@ -236,25 +277,20 @@ int tables_update(struct tables *tables, uint32_t slot, const struct process *pr
 	size_t count = process->mappings.count;
 	uint32_t written = 0;
 
-	vec_for_each(mapping, &process->mappings) {
-		if (mapping->image && tables_add_image(tables, mapping->image))
-			return -ENOMEM;
+	if (use_images(tables, &slice, process)) {
+		drop_slice(tables, &slice);
+		return -ENOMEM;
 	}
 	if (count > UINT32_MAX ||
 	    extents_take(&tables->free_mappings, (uint32_t)count, &slice.first)) {
+		drop_slice(tables, &slice);
 		tables->full++;
 		return 0;
 	}
 	slice.count = (uint32_t)count;
-	slice.images = calloc(tables->images.count + 1, sizeof(*slice.images));
-	if (!slice.images) {
-		extents_give(&tables->free_mappings, slice.first, slice.count);
-		return -ENOMEM;
-	}
 	vec_for_each(mapping, &process->mappings) {
 		if (can_return_to(mapping))
-			tables->mappings[slice.first + written++] =
-				describe(tables, &slice, mapping);
+			tables->mappings[slice.first + written++] = describe(tables, mapping);
 	}
 	__atomic_store_n(word, (uint64_t)slice.first << 32 | written, __ATOMIC_RELEASE);
 	drop_slice(tables, old);

@@ -1,7 +1,8 @@
 /*
  * The unwind tables of a recording: one of each image however many processes map it, in the
- * kernel's arrays while a target maps it; and each target's mappings, as a slice that is replaced
- * as a whole.
+ * kernel's arrays while a target maps it, and after that until the room is needed: programs that are
+ * started again and again are read once. And each target's mappings, as a slice that is replaced as
+ * a whole.
  *
  * Tables are built before the arrays exist, because their sizes decide those of the arrays; images
  * that come later go into the room that is left.
@@ -31,8 +32,10 @@ struct tables_image {
 /* What one target has in the kernel's arrays. */
 struct tables_slice {
 	uint32_t first, count;
-	uint32_t *images; /* owned; images with a use by this slice, each once */
-	uint32_t image_count;
+	struct {
+		uint32_t *items; /* images with a use by this slice, each once */
+		size_t count, capacity;
+	} images;
 };
 
 struct tables {
@@ -79,13 +82,13 @@ int tables_place(struct tables *tables, const struct tables_sizes *sizes,
 
 /*
  * A target's mappings as they are now, in place of those it had; tables that no target uses any
- * more are given up. The new slice goes out through *word (struct target, mappings) as a single
+ * more give way where there is no room. The new slice goes out through *word (struct target, mappings) as a single
  * store. 0 or -ENOMEM; what finds no room is counted in `full` and left out.
  */
 int tables_update(struct tables *tables, uint32_t slot, const struct process *process,
 		  uint64_t *word);
 
-/* A target is gone: gives up its slice, and the tables that no other target uses. */
+/* A target is gone: gives up its slice, and its uses of tables. */
 void tables_drop(struct tables *tables, uint32_t slot, uint64_t *word);
 
 /* Bytes of rows and page index in use. */
