@@ -249,7 +249,8 @@ static void target_ended(const struct recording *recording, struct target_record
 	target->ended_at = clock_now(CLOCK_MONOTONIC);
 	if (cpu_time >= 0) /* nobody has waited for it yet */
 		target->cpu_end = cpu_time;
-	tracer_unmap(recording->tracer, target->slot);
+	tracer_release(recording->tracer, target->slot);
+	log_verbose("process %d: ended", target->process->pid);
 }
 
 /* Waits until something ends the recording; says what did. */

@@ -1,10 +1,12 @@
 """Threads and children that come and go: the counts stay right, or the loss has a name."""
 
+import contextlib
+import glob
 import os
 import re
 import unittest
 
-from lib import KINDS, Case, parse_books
+from lib import KINDS, OK, Case, parse_books, read_text, wait_for
 
 ABANDONED = "call left by a jump, never returned"
 IN_FLIGHT = "call not finished at the end"
@@ -68,6 +70,29 @@ class Processes(Case):
                 self.assertEqual(recorded[2] - truth[2] + noticed, 100)
                 self.assertNotIn("vforked", profile.sites())
                 self.assert_nothing_lost(profile)
+
+    def probe_links(self, tracer):
+        """How many links to probes a tracer holds."""
+        count = 0
+        for path in glob.glob(f"/proc/{tracer.pid}/fdinfo/*"):
+            with contextlib.suppress(OSError):
+                kind = re.search(r"link_type:\s+(\S+)", read_text(path))
+                count += bool(kind) and kind.group(1) != "raw_tracepoint"
+        return count
+
+    def test_links_of_processes_that_ended_are_closed_while_others_are_recorded(self):
+        for kind in KINDS:
+            with self.subTest(kind):
+                targets = [self.target("sleeper") for _ in range(3)]
+                pids = ",".join(str(target.pid) for target in targets)
+                tracer = self.tracer("-v", "-p", pids, "--attach", kind, "-o", self.path("%p.pb.gz"))
+                tracer.wait_recording()
+                before = self.probe_links(tracer)
+                self.assertGreaterEqual(before, 3 * 2)
+                for target in targets[:2]:
+                    target.process.stdin.close()
+                wait_for(lambda: self.probe_links(tracer) == before / 3, "the links of two processes to be closed")
+                self.assertEqual(tracer.stop(), OK, tracer.describe())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@
 #define ATTACH_UPROBE_SESSION 57
 #define UPROBE_MULTI_RETURN   1
 
+/* Keys fetched by one system call. */
+#define NESTED_BATCH 8192
+
 const char *const tracer_kind_names[TRACER_KINDS] = {
 	[TRACER_SESSION] = "session",
 	[TRACER_MULTI] = "multi",
@@ -190,13 +193,14 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_
 struct sites {
 	uint64_t *offsets, *cookies; /* owned; both `count` */
 	uint32_t count;
+	uint32_t slot;
 	pid_t tgid;
 	char path[64];
 };
 
-static int keep_link(struct tracer *tracer, int fd, struct bpf_link *link)
+static int keep_link(struct tracer *tracer, uint32_t slot, int fd, struct bpf_link *link)
 {
-	struct probe_link item = {.fd = fd, .link = link};
+	struct probe_link item = {.fd = fd, .link = link, .slot = slot};
 
 	if (fd < 0 && !link)
 		return -EINVAL;
@@ -223,7 +227,7 @@ static int attach_multi(struct tracer *tracer, const struct bpf_program *program
 	};
 	int fd = link_create(&attr);
 
-	return fd < 0 ? fd : keep_link(tracer, fd, NULL);
+	return fd < 0 ? fd : keep_link(tracer, sites->slot, fd, NULL);
 }
 
 static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
@@ -237,7 +241,7 @@ static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
 		struct bpf_link *link = bpf_program__attach_uprobe_opts(
 			program, sites->tgid, sites->path, sites->offsets[i], &options);
 
-		err = link ? keep_link(tracer, -1, link) : -errno;
+		err = link ? keep_link(tracer, sites->slot, -1, link) : -errno;
 	}
 	return err;
 }
@@ -405,38 +409,63 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 	return err;
 }
 
+/* Takes all keys of a slot out of `nested` that `wanted` says yes to. */
+static void forget_nested(struct tracer *tracer, uint32_t slot,
+			  bool (*wanted)(const struct nested_key *key, uint32_t epoch),
+			  uint32_t epoch)
+{
+	CLEANUP(cleanup_free) struct nested_key *keys = calloc(NESTED_BATCH, sizeof(*keys));
+	CLEANUP(cleanup_free) uint8_t *values = calloc(NESTED_BATCH, 1);
+	int fd = bpf_map__fd(tracer->bpf->maps.nested), err;
+	uint32_t position = 0, *previous = NULL;
+
+	if (!keys || !values)
+		return;
+	do {
+		uint32_t n = NESTED_BATCH;
+
+		err = bpf_map_lookup_batch(fd, previous, &position, keys, values, &n, NULL);
+		if (err && err != -ENOENT)
+			return;
+		for (uint32_t i = 0; i < n; i++) {
+			if ((keys[i].target & ~NESTED_FOR_MAPPINGS) == slot &&
+			    wanted(&keys[i], epoch))
+				bpf_map_delete_elem(fd, &keys[i]);
+		}
+		previous = &position;
+	} while (!err);
+}
+
+static bool is_of_earlier_program(const struct nested_key *key, uint32_t epoch)
+{
+	return key->epoch != epoch && !(key->epoch & NESTED_RELATIVE);
+}
+
 void tracer_unnest(struct tracer *tracer, uint32_t slot)
 {
-	int fd = bpf_map__fd(tracer->bpf->maps.nested);
-	uint32_t epoch = tracer_target(tracer, slot)->epoch;
-	struct nested_key keys[2], *previous = NULL;
-
-	/* The key before the one that is deleted stays, so that the walk goes on from there. */
-	while (!bpf_map_get_next_key(fd, previous, &keys[0])) {
-		if ((keys[0].target & ~NESTED_FOR_MAPPINGS) == slot && keys[0].epoch != epoch &&
-		    !(keys[0].epoch & NESTED_RELATIVE)) {
-			bpf_map_delete_elem(fd, &keys[0]);
-			continue;
-		}
-		keys[1] = keys[0];
-		previous = &keys[1];
-	}
+	forget_nested(tracer, slot, is_of_earlier_program, tracer_target(tracer, slot)->epoch);
 }
 
-static void close_links(struct tracer *tracer, size_t keep)
+/* Gives up the links of a slot from index `from` on. */
+static void close_links(struct tracer *tracer, uint32_t slot, size_t from)
 {
-	while (tracer->links.count > keep) {
-		struct probe_link *link = &tracer->links.items[--tracer->links.count];
+	size_t kept = from;
 
-		if (link->fd >= 0)
-			close(link->fd);
-		bpf_link__destroy(link->link);
+	for (size_t i = from; i < tracer->links.count; i++) {
+		struct probe_link link = tracer->links.items[i];
+
+		if (link.slot == slot)
+			closing_add(&tracer->closing, link);
+		else
+			tracer->links.items[kept++] = link;
 	}
+	tracer->links.count = kept;
 }
 
-static int sites_init(struct sites *sites, const struct image *image, pid_t tgid, size_t capacity)
+static int sites_init(struct sites *sites, const struct image *image, uint32_t slot, pid_t tgid,
+		      size_t capacity)
 {
-	*sites = (struct sites){.tgid = tgid};
+	*sites = (struct sites){.slot = slot, .tgid = tgid};
 	/* The descriptor, not a path: it is the file that was looked at. */
 	snprintf(sites->path, sizeof(sites->path), "/proc/self/fd/%d", image->fd);
 	sites->offsets = calloc(capacity + 1, sizeof(*sites->offsets));
@@ -502,7 +531,7 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	if (!err)
 		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
 	for (int i = 0; i < SITE_GROUPS && !err; i++)
-		err = sites_init(&groups[i], image, process->pid,
+		err = sites_init(&groups[i], image, slot, process->pid,
 				 allocator->function_count + allocator->handovers.count);
 	for (size_t i = 0; i < allocator->function_count && !err; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
@@ -522,7 +551,7 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	for (int i = 0; i < SITE_GROUPS; i++)
 		sites_deinit(&groups[i]);
 	if (err)
-		close_links(tracer, before);
+		close_links(tracer, slot, before);
 	return err;
 }
 
@@ -538,20 +567,42 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	size_t before = tracer->links.count;
 	int err;
 
-	err = sites_init(&sites, image, process->pid, unwinder->function_count);
+	err = sites_init(&sites, image, slot, process->pid, unwinder->function_count);
 	for (size_t i = 0; i < unwinder->function_count && !err; i++)
 		sites_add(&sites, unwinder->functions[i].site_offset,
 			  function_cookie(slot, 0, &unwinder->functions[i], THROWING_GUARDED));
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (err)
-		close_links(tracer, before);
+		close_links(tracer, slot, before);
 	return err;
+}
+
+static bool is_any(const struct nested_key *key, uint32_t epoch)
+{
+	(void)key;
+	(void)epoch;
+	return true;
+}
+
+void tracer_release(struct tracer *tracer, uint32_t slot)
+{
+	struct target *target = tracer_target(tracer, slot);
+
+	/* Another process may have this one's id tomorrow. */
+	bpf_map_delete_elem(bpf_map__fd(tracer->bpf->maps.slots), &target->tgid);
+	tables_drop(&tracer->tables, slot, (uint64_t *)&target->mappings);
+	close_links(tracer, slot, 0);
+	forget_nested(tracer, slot, is_any, 0);
+	tracer->site_numbers[slot] = 0;
 }
 
 void tracer_detach(struct tracer *tracer)
 {
-	close_links(tracer, 0);
+	vec_for_each(link, &tracer->links)
+		closing_add(&tracer->closing, *link);
+	tracer->links.count = 0;
+	closing_finish(&tracer->closing);
 	/* Now the last events are there. */
 	if (tracer->requests)
 		tracer_read_requests(tracer);

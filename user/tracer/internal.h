@@ -2,6 +2,7 @@
 #ifndef ALLOCTRACE_TRACER_INTERNAL_H
 #define ALLOCTRACE_TRACER_INTERNAL_H
 
+#include "tracer/closing.h"
 #include "tracer/regions.h"
 #include "tracer/tables.h"
 #include "tracer/tracer.h"
@@ -9,12 +10,6 @@
 #include <bpf/libbpf.h>
 
 struct alloctrace_bpf;
-
-/* One attached probe, or several of one program: a raw link by descriptor, or libbpf's. */
-struct probe_link {
-	int fd;		       /* owned; -1: none */
-	struct bpf_link *link; /* owned; NULL: none */
-};
 
 /* An array map in our memory. */
 struct array_map {
@@ -37,6 +32,7 @@ struct tracer {
 		struct probe_link *items;
 		size_t count, capacity;
 	} links;
+	struct closing closing; /* links of targets that have ended */
 };
 
 static inline struct target *tracer_target(const struct tracer *tracer, uint32_t slot)

@@ -231,6 +231,7 @@ int tracer_new(const struct tracer_options *options, struct tracer **out)
 	if (!tracer)
 		return -ENOMEM;
 	tracer->options = *options;
+	closing_init(&tracer->closing);
 	tracer->site_numbers = calloc(options->targets, sizeof(*tracer->site_numbers));
 	tracer->regions = calloc(options->targets, sizeof(*tracer->regions));
 	if (!tracer->site_numbers || !tracer->regions ||
@@ -278,6 +279,7 @@ void tracer_free(struct tracer *tracer)
 	if (!tracer)
 		return;
 	tracer_detach(tracer);
+	closing_deinit(&tracer->closing);
 	free(tracer->links.items);
 	free(tracer->site_numbers);
 	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
@@ -315,11 +317,6 @@ int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *proce
 	uint64_t *word = (uint64_t *)&tracer_target(tracer, slot)->mappings;
 
 	return tables_update(&tracer->tables, slot, process, word);
-}
-
-void tracer_unmap(struct tracer *tracer, uint32_t slot)
-{
-	tables_drop(&tracer->tables, slot, (uint64_t *)&tracer_target(tracer, slot)->mappings);
 }
 
 int tracer_requests_fd(const struct tracer *tracer)

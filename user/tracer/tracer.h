@@ -73,9 +73,6 @@ int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
 /* Tells the walk what a target has mapped, now. 0 or -ENOMEM. */
 int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process);
 
-/* The target has ended: gives up what the kernel side knew of its mappings. */
-void tracer_unmap(struct tracer *tracer, uint32_t slot);
-
 /*
  * Readable when a walk met code that its target's mappings do not tell: tracer_read_requests()
  * takes that back; tracer_take_request() says whether this target asked, and lets it ask again.
@@ -144,6 +141,12 @@ void tracer_unnest(struct tracer *tracer, uint32_t slot);
 
 /* Recording of a slot on or off. 0 or -errno. */
 int tracer_enable(struct tracer *tracer, uint32_t slot, bool enabled);
+
+/*
+ * The target has ended: closes its links, which may go on after the return, and gives up what the
+ * kernel side knew of its code. What was recorded of it stays.
+ */
+void tracer_release(struct tracer *tracer, uint32_t slot);
 
 /* Takes all probes out of all targets; when it returns, none of the programs runs any more. */
 void tracer_detach(struct tracer *tracer);
