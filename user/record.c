@@ -408,7 +408,8 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	vec_for_each(target, &recording->targets) {
 		int target_code;
 
-		process_refresh(target->process);
+		if (!target->ended_at)
+			process_refresh(target->process);
 		target_code = report_target(recording, target);
 		if (code == EXIT_OK)
 			code = target_code;

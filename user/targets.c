@@ -217,6 +217,15 @@ void targets_remap(struct recording *recording, struct target_record *target)
 			    target->process->pid, strerror(-err));
 }
 
+/* What came before a target was opened is known; after its end its id may be another's. */
+static bool is_about(const struct target_record *target, const struct watch_event *event)
+{
+	if (event->type == WATCH_LOST)
+		return !target->ended_at;
+	return event->pid == target->process->pid && event->time >= target->opened_at &&
+	       (!target->ended_at || event->time <= target->ended_at);
+}
+
 /* One event of a target. True if its mappings are others now. */
 static bool apply_event(struct target_record *target, const struct watch_event *event)
 {
@@ -261,8 +270,7 @@ void targets_follow(struct recording *recording, struct watch *watch)
 		for (size_t i = 0; i < count; i++) {
 			const struct watch_event *event = &events[i];
 
-			if (event->type == WATCH_LOST || (event->pid == target->process->pid &&
-							  event->time >= target->opened_at))
+			if (is_about(target, event))
 				changed |= apply_event(target, event);
 		}
 		if (tracer_take_request(recording->tracer, target->slot) && !target->ended_at)

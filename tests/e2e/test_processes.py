@@ -4,9 +4,10 @@ import contextlib
 import glob
 import os
 import re
+import subprocess
 import unittest
 
-from lib import KINDS, OK, Case, parse_books, read_text, wait_for
+from lib import KINDS, OK, Case, Profile, parse_books, read_text, wait_for
 
 ABANDONED = "call left by a jump, never returned"
 IN_FLIGHT = "call not finished at the end"
@@ -93,6 +94,28 @@ class Processes(Case):
                     target.process.stdin.close()
                 wait_for(lambda: self.probe_links(tracer) == before / 3, "the links of two processes to be closed")
                 self.assertEqual(tracer.stop(), OK, tracer.describe())
+
+    def start_with_id(self, pid, command):
+        """Runs a command as a process of that id, which must be free."""
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(pid - 1))
+        process = subprocess.Popen(command)
+        process.wait()
+        return process.pid == pid
+
+    @unittest.skipUnless(os.access("/proc/sys/kernel/ns_last_pid", os.W_OK), "no choice of process ids")
+    def test_process_that_gets_the_id_of_one_that_ended_changes_nothing(self):
+        first, other = self.target("exits_soon"), self.target("sleeper")
+        tracer = self.tracer("-v", "-p", f"{first.pid},{other.pid}", "-s", "1", "-o", self.path("%p.pb.gz"))
+        tracer.wait_recording()
+        first.say()
+        first.wait()
+        tracer.wait_until(lambda: f"process {first.pid}: ended\n" in tracer.stderr, "the end of the first")
+        wait_for(lambda: self.start_with_id(first.pid, ["/bin/true"]), "the same id again")
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        profile = Profile.read(self.path(f"{first.pid}.pb.gz"))
+        self.assertEqual(profile.sites()["last_words"], (100, 100000, 60, 60000))
+        self.assert_nothing_lost(profile)
 
 
 if __name__ == "__main__":
