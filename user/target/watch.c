@@ -1,5 +1,6 @@
 #include "target/watch.h"
 
+#include "util/clock.h"
 #include "util/reader.h"
 #include "util/vec.h"
 
@@ -40,6 +41,7 @@ struct watch {
 		struct watch_event *items;
 		size_t count, capacity;
 	} events;
+	size_t returned; /* events at the front that the last watch_read() returned */
 };
 
 static size_t ring_size(const struct watch *watch)
@@ -111,11 +113,15 @@ int watch_open(struct watch **out)
 	return 0;
 }
 
-static void events_clear(struct watch *watch)
+static void events_drop(struct watch *watch, size_t count)
 {
-	vec_for_each(event, &watch->events)
-		free(event->path);
-	watch->events.count = 0;
+	struct watch_event *events = watch->events.items;
+
+	for (size_t i = 0; i < count; i++)
+		free(events[i].path);
+	watch->events.count -= count;
+	if (watch->events.count)
+		memmove(events, events + count, watch->events.count * sizeof(*events));
 }
 
 void watch_free(struct watch *watch)
@@ -131,7 +137,7 @@ void watch_free(struct watch *watch)
 			close(ring->fd);
 		free(ring->copy);
 	}
-	events_clear(watch);
+	events_drop(watch, watch->events.count);
 	free(watch->events.items);
 	free(watch->rings);
 	if (watch->epoll >= 0)
@@ -170,6 +176,20 @@ static int parse_mmap2(struct reader *record, struct watch_event *event)
 	return event->path ? 0 : -ENOMEM;
 }
 
+static int parse_exec(struct reader *record, struct watch_event *event)
+{
+	const char *comm;
+
+	event->type = WATCH_EXEC;
+	event->pid = (pid_t)reader_u32(record);
+	reader_u32(record); /* tid */
+	comm = reader_cstr(record);
+	if (!comm)
+		return -EINVAL;
+	event->path = strdup(comm);
+	return event->path ? 0 : -ENOMEM;
+}
+
 /* 0: an event; 1: none; -ENOMEM. */
 static int parse_record(const struct perf_event_header *header, const uint8_t *bytes,
 			struct watch_event *event)
@@ -189,8 +209,7 @@ static int parse_record(const struct perf_event_header *header, const uint8_t *b
 	case PERF_RECORD_COMM:
 		if (!(header->misc & PERF_RECORD_MISC_COMM_EXEC))
 			return 1;
-		event->type = WATCH_EXEC;
-		event->pid = (pid_t)reader_u32(&record);
+		err = parse_exec(&record, event);
 		break;
 	case PERF_RECORD_FORK: {
 		pid_t child = (pid_t)reader_u32(&record);
@@ -262,7 +281,14 @@ static int by_time(const void *a, const void *b)
 
 int watch_read(struct watch *watch, const struct watch_event **events, size_t *count)
 {
-	events_clear(watch);
+	/*
+	 * The rings are read one after the other. What happened meanwhile may be in one while what led
+	 * to it was not in the one before: it has to wait for the next call.
+	 */
+	int64_t horizon = clock_now(CLOCK_MONOTONIC);
+
+	events_drop(watch, watch->returned);
+	watch->returned = 0;
 	for (size_t i = 0; i < watch->ring_count; i++) {
 		int err = ring_read(watch, &watch->rings[i]);
 
@@ -272,7 +298,10 @@ int watch_read(struct watch *watch, const struct watch_event **events, size_t *c
 	if (watch->events.count)
 		qsort(watch->events.items, watch->events.count, sizeof(*watch->events.items),
 		      by_time);
+	while (watch->returned < watch->events.count &&
+	       watch->events.items[watch->returned].time <= horizon)
+		watch->returned++;
 	*events = watch->events.items;
-	*count = watch->events.count;
+	*count = watch->returned;
 	return 0;
 }

@@ -24,7 +24,9 @@ struct watch_event {
 	uint64_t start, length, offset; /* WATCH_MAPPED */
 	dev_t dev;
 	ino_t inode;
-	char *path; /* WATCH_MAPPED; owned by the watch, until the next watch_read() */
+	/* WATCH_MAPPED; WATCH_EXEC: the program's name, cut to 15 bytes. The watch's, until the next
+	 * watch_read(). */
+	char *path;
 };
 
 struct watch;
@@ -38,8 +40,8 @@ void watch_free(struct watch *watch);
 int watch_fd(const struct watch *watch);
 
 /*
- * All events since the last call, in order of time: *events is valid until the next call. 0 or
- * -ENOMEM.
+ * All events up to this call that were not returned before, in order of time, which goes on from one
+ * call to the next: *events is valid until then. 0 or -ENOMEM.
  */
 int watch_read(struct watch *watch, const struct watch_event **events, size_t *count);
 
