@@ -5,6 +5,7 @@
 #include "report.h"
 #include "targets.h"
 #include "output/text.h"
+#include "symbol/symbolizer.h"
 #include "target/launch.h"
 #include "target/watch.h"
 #include "util/cleanup.h"
@@ -420,6 +421,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
+	symbolizer_free(recording->symbolizer);
 	vec_for_each(target, &recording->targets) {
 		vec_for_each(item, &target->images) {
 			allocator_free(item->allocator);

@@ -50,6 +50,7 @@ struct recording {
 	const struct image *loader; /* of the command, borrowed from its process; NULL: static */
 	int64_t started_realtime, started, ended; /* ns */
 	const char *end_reason;
+	struct symbolizer *symbolizer; /* owned; of all targets' images */
 };
 
 /* Runs all of it. An exit code; everything there is to say has been said. */

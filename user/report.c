@@ -298,19 +298,19 @@ static void flag_mappings(struct profile *profile, struct symbolizer *symbolizer
 	}
 }
 
-static int name_locations(struct profile *profile, const struct settings *settings,
+static int name_locations(struct profile *profile, struct recording *recording,
 			  const struct process *process)
 {
-	const struct symbolizer_options options = {.no_demangle = settings->no_demangle};
-	struct symbolizer *symbolizer;
-	int err = symbolizer_new(&options, &symbolizer);
+	const struct symbolizer_options options = {.no_demangle = recording->settings->no_demangle};
+	int err = 0;
 
+	if (!recording->symbolizer)
+		err = symbolizer_new(&options, &recording->symbolizer);
 	if (err)
 		return err;
 	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
-		err = name_location(profile, symbolizer, process, i);
-	flag_mappings(profile, symbolizer, process);
-	symbolizer_free(symbolizer);
+		err = name_location(profile, recording->symbolizer, process, i);
+	flag_mappings(profile, recording->symbolizer, process);
 	return err;
 }
 
@@ -378,7 +378,7 @@ static int write_profile(const struct profile *profile, const struct settings *s
 	return EXIT_OUTPUT;
 }
 
-int report_target(const struct recording *recording, const struct target_record *target)
+int report_target(struct recording *recording, struct target_record *target)
 {
 	const struct settings *settings = recording->settings;
 	struct profile *profile;
@@ -386,7 +386,7 @@ int report_target(const struct recording *recording, const struct target_record 
 	int code, err = build_profile(recording, target, &profile);
 
 	if (!err)
-		err = name_locations(profile, settings, target->process);
+		err = name_locations(profile, recording, target->process);
 	if (err) {
 		log_error("cannot read the recording of process %d: %s", target->process->pid,
 			  strerror(-err));

@@ -14,6 +14,6 @@ int report_prepare(struct recording *recording);
  * Reads one target back, writes its profile and prints its summary. An exit code. What can be
  * written is, whatever else fails.
  */
-int report_target(const struct recording *recording, const struct target_record *target);
+int report_target(struct recording *recording, struct target_record *target);
 
 #endif

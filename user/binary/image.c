@@ -229,7 +229,7 @@ int image_open(int fd, const char *path, struct image **out)
 		err = -EINVAL;
 	if (!err) {
 		image->dev = st.st_dev;
-		image->inode = st.st_ino;
+		image->inode = image->file_inode = st.st_ino;
 		image->size = (uint64_t)st.st_size;
 		err = open_elf(image);
 	}
@@ -254,6 +254,15 @@ void image_free(struct image *image)
 }
 
 /* --- addresses --- */
+
+int image_compare_files(const struct image *a, const struct image *b)
+{
+	if (a->file_inode != b->file_inode)
+		return a->file_inode < b->file_inode ? -1 : 1;
+	if (a->dev != b->dev)
+		return a->dev < b->dev ? -1 : 1;
+	return a->size < b->size ? -1 : a->size > b->size;
+}
 
 bool image_offset_to_vaddr(const struct image *image, uint64_t offset, uint64_t *vaddr)
 {

@@ -34,7 +34,8 @@ struct image {
 	char *path; /* owned; what the target calls it (may be gone by now, or end in " (deleted)")
 		     */
 	dev_t dev;
-	ino_t inode;
+	ino_t inode;	  /* as mappings show it: on overlays that may be another */
+	ino_t file_inode; /* of the file itself */
 	uint64_t size;	  /* of the file, when it was opened */
 	uint16_t machine; /* EM_X86_64, EM_AARCH64 */
 	bool is_exec;	  /* ET_EXEC: addresses are absolute, nothing is relocated */
@@ -52,6 +53,9 @@ struct image {
  */
 int image_open(int fd, const char *path, struct image **out);
 void image_free(struct image *image);
+
+/* The order of files, whoever has opened them: less than, equal to or greater than 0. */
+int image_compare_files(const struct image *a, const struct image *b);
 
 /* File offset <-> link-time address, through the segments. false: no segment holds it in the file.
  */

@@ -26,7 +26,7 @@ struct symbolizer {
 	struct symbolizer_options options;
 	struct demangler *demangler; /* owned */
 	struct {
-		struct source *items; /* owned, sorted by image */
+		struct source *items; /* owned, sorted as image_compare_files() has it */
 		size_t count, capacity;
 	} sources;
 	struct dwarf_frame levels[LEVELS_MAX]; /* scratch of symbolizer_resolve() */
@@ -94,12 +94,13 @@ static int find_source(struct symbolizer *symbolizer, const struct image *image,
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		struct source *at = &symbolizer->sources.items[middle];
+		int order = image_compare_files(at->image, image);
 
-		if (at->image == image) {
+		if (!order) {
 			*out = at;
 			return 0;
 		}
-		if ((uintptr_t)at->image < (uintptr_t)image)
+		if (order < 0)
 			low = middle + 1;
 		else
 			high = middle;

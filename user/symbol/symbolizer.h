@@ -41,8 +41,8 @@ void symbolizer_free(struct symbolizer *symbolizer);
 /*
  * The frames at link-time address vaddr of image, innermost inlined call first, the physical
  * function last, at most max. Returns their number (0: no function known there), or -ENOMEM. The
- * caller passes return address - 1 for callers, so that the line is the call's. Images are
- * remembered by address: image must live until symbolizer_free().
+ * caller passes return address - 1 for callers, so that the line is the call's. Files are read
+ * once, however many images there are of them; image must live until symbolizer_free().
  */
 int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
 		       struct symbol_frame *frames, size_t max);
