@@ -97,24 +97,52 @@ static int find_allocator(const struct recording *recording, const struct image 
 	return err;
 }
 
+/* The file as another target has it, in which it was looked at already; or NULL. */
+static const struct probed_image *find_known(const struct recording *recording,
+					     const struct image *image)
+{
+	vec_for_each(target, &recording->targets) {
+		vec_for_each(item, &target->images) {
+			if (!image_compare_files(item->image, image) &&
+			    !strcmp(item->image->path, image->path))
+				return item;
+		}
+	}
+	return NULL;
+}
+
+/* Looks at one image, of which item says nothing yet. 0 or -ENOMEM. */
+static int look_at(const struct recording *recording, struct probed_image *item)
+{
+	const struct probed_image *known = find_known(recording, item->image);
+	int err;
+
+	if (known) {
+		item->allocator = allocator_share(known->allocator);
+		item->unwinder = allocator_share(known->unwinder);
+		return 0;
+	}
+	err = find_allocator(recording, item->image, &item->allocator);
+	if (err && err != -ENOENT && err != -ENOMEM)
+		log_verbose("%s: not searched for an allocator: %s", item->image->path,
+			    strerror(-err));
+	if (err == -ENOMEM || allocator_find_unwinder(item->image, &item->unwinder) == -ENOMEM)
+		return -ENOMEM;
+	return 0;
+}
+
 int targets_find_allocators(const struct recording *recording, struct target_record *target)
 {
 	while (target->images.count < target->process->images.count) {
 		struct probed_image item = {
 			.image = target->process->images.items[target->images.count],
 		};
-		int err = find_allocator(recording, item.image, &item.allocator);
 
-		if (err == -ENOMEM ||
-		    allocator_find_unwinder(item.image, &item.unwinder) == -ENOMEM ||
-		    vec_push(&target->images, item)) {
+		if (look_at(recording, &item) || vec_push(&target->images, item)) {
 			allocator_free(item.allocator);
 			allocator_free(item.unwinder);
 			return -ENOMEM;
 		}
-		if (err && err != -ENOENT)
-			log_verbose("%s: not searched for an allocator: %s", item.image->path,
-				    strerror(-err));
 	}
 	return 0;
 }

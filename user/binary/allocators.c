@@ -480,9 +480,16 @@ int allocator_find(const struct image *image, const struct image *symbols,
 	return 0;
 }
 
+struct allocator *allocator_share(struct allocator *allocator)
+{
+	if (allocator)
+		allocator->shares++;
+	return allocator;
+}
+
 void allocator_free(struct allocator *allocator)
 {
-	if (!allocator)
+	if (!allocator || allocator->shares--)
 		return;
 	for (size_t i = 0; i < allocator->function_count; i++)
 		free(allocator->functions[i].name);

@@ -90,6 +90,7 @@ struct allocator {
 	 */
 	struct allocator_return *nested_returns; /* owned, sorted by address, unique */
 	size_t nested_return_count;
+	unsigned int shares; /* owners besides the first */
 };
 
 /*
@@ -100,6 +101,9 @@ struct allocator {
 int allocator_find(const struct image *image, const struct image *symbols,
 		   const struct allocator_extras *extras, struct allocator **out);
 void allocator_free(struct allocator *allocator);
+
+/* Another owner, who frees it as well: the same file in another process. NULL is passed on. */
+struct allocator *allocator_share(struct allocator *allocator);
 
 /* Is this the file that a prefix of the user's is for? */
 bool allocator_is_prefixed(const struct image *image, const struct allocator_prefix *prefix);
