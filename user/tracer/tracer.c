@@ -104,6 +104,23 @@ static void unload(struct tracer *tracer)
 }
 
 /*
+ * With the guard, if this kernel lets it be; and if it knows what the guard goes by, which is none of
+ * its interfaces: CO-RE finds the fields, or the program does not load.
+ */
+static int load_guarded(struct tracer *tracer, const struct tables_sizes *sizes)
+{
+	int err;
+
+	tracer->can_guard = attach_can_guard();
+	err = load(tracer, sizes);
+	if (!err || !tracer->can_guard)
+		return err;
+	unload(tracer);
+	tracer->can_guard = false;
+	return load(tracer, sizes);
+}
+
+/*
  * The first kind that works. uprobe_multi needs a look at what it does, not only at whether it is
  * there: up to 6.9 its pid filter let only the main thread's hits through.
  */
@@ -118,7 +135,7 @@ static int load_best(struct tracer *tracer, const struct tables_sizes *sizes)
 		if (!attach_kind_exists((enum tracer_kind)kind))
 			continue;
 		tracer->kind = (enum tracer_kind)kind;
-		err = load(tracer, sizes);
+		err = load_guarded(tracer, sizes);
 		if (!err && kind == TRACER_MULTI && attach_sees_threads(tracer) != 1)
 			err = -EOPNOTSUPP;
 		if (!err || err == -EPERM || err == -EACCES)
@@ -258,7 +275,6 @@ int tracer_load(struct tracer *tracer)
 		return -ENODATA;
 	libbpf_verbose = tracer->options.verbose;
 	libbpf_set_print(print_libbpf);
-	tracer->can_guard = attach_can_guard();
 	err = load_best(tracer, &sizes);
 	if (!err)
 		err = seccomp_trial();
