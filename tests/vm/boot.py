@@ -36,7 +36,13 @@ RUNS = KINDS + ("auto", "mmap", "watched", "command")
 
 # What is traced by every kind of probes that there is, with an allocator preloaded that has operators new
 # itself.
-GUARDED_RUNS = ("tcmalloc_ledger", "tcmalloc_ledger_throws", "jemalloc_ledger_throws", "tcmalloc_throws")
+GUARDED_RUNS = (
+    "tcmalloc_ledger",
+    "tcmalloc_ledger_throws",
+    "jemalloc_ledger_throws",
+    "tcmalloc_throws",
+    "tcmalloc_killed",
+)
 GUARDED = "what may throw is guarded"
 
 # What a kernel says when something in it is wrong, whoever is to blame.
@@ -143,8 +149,14 @@ class Run:
     def guarded(self, program):
         """Did a program live whose allocator lets exceptions pass, and was all of it counted?"""
         # How each ends on the signal that it is sent when all is over.
-        end, expected = int(self.text("target.status")), 0 if program == "throws" else 128 + signal.SIGTERM
+        expected = 128 + signal.SIGTERM if "ledger" in program else 0
+        end = int(self.text("target.status"))
         self.require(end == expected, f"the target's status: {end}\n{self.text('target.err')}")
+        if program == "killed":
+            self.require(self.status == 128 + signal.SIGKILL, "the tracer was not killed")
+            self.require("alloctrace: recording\n" in self.text("stderr"), "it was not recorded")
+            self.require(int(self.text("caught")), "no exception was caught")
+            return
         profile = self.profile()
         self.require([c for c in profile.comments if c.endswith(GUARDED)], f"no allocator of which {GUARDED}")
         if program == "throws":

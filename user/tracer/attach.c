@@ -5,6 +5,7 @@
 #include "tracer/internal.h"
 
 #include "alloctrace.skel.h"
+#include "tracer/last.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -555,6 +556,26 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	return err;
 }
 
+/*
+ * Links from `first` on stay until all others are closed, even if we are killed: return probes without
+ * their guard would kill the target too.
+ */
+static int keep_to_the_last(struct tracer *tracer, size_t first)
+{
+	size_t end = tracer->links.count;
+	int err = 0;
+
+	for (size_t i = first; i < end && !err; i++) {
+		const struct probe_link *link = &tracer->links.items[i];
+		int fd;
+
+		err = last_keep(link->link ? bpf_link__fd(link->link) : link->fd, &fd);
+		if (!err)
+			err = keep_link(tracer, fd, NULL);
+	}
+	return err;
+}
+
 bool tracer_can_guard(const struct tracer *tracer)
 {
 	return tracer->can_guard;
@@ -573,6 +594,8 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 			  function_cookie(slot, 0, &unwinder->functions[i], THROWING_GUARDED));
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
+	if (!err)
+		err = keep_to_the_last(tracer, before);
 	if (err)
 		close_links(tracer, slot, before);
 	return err;
