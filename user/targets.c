@@ -2,6 +2,7 @@
 
 #include "binary/minidebug.h"
 #include "symbol/debuginfo.h"
+#include "target/shadow_stack.h"
 #include "util/clock.h"
 #include "util/vec.h"
 
@@ -169,7 +170,8 @@ static enum tracer_throwing choose_throwing(const struct recording *recording,
 	if (!has_throwing(item->allocator, false))
 		return THROWING_LEFT_OUT;
 	if (tracer_can_guard(recording->tracer) &&
-	    (item->unwinder || item->allocator->throws_by_import))
+	    (item->unwinder || item->allocator->throws_by_import) &&
+	    !shadow_stack_exists(target->process->pid))
 		return THROWING_GUARDED;
 	if (recording->settings->probe_throwing)
 		return THROWING_ANYWAY;

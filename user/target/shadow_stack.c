@@ -44,7 +44,7 @@ bool shadow_stack_in_status(const char *status)
 	return false;
 }
 
-bool shadow_stack_forbids_returns(pid_t pid)
+bool shadow_stack_exists(pid_t pid)
 {
 	CLEANUP(cleanup_file) FILE *status = NULL;
 	char path[64], text[STATUS_MAX];
@@ -54,7 +54,10 @@ bool shadow_stack_forbids_returns(pid_t pid)
 	if (!status)
 		return false;
 	text[fread(text, 1, sizeof(text) - 1, status)] = '\0';
-	if (!shadow_stack_in_status(text))
-		return false;
-	return !kernel_has_function(WRITES_FRAME);
+	return shadow_stack_in_status(text);
+}
+
+bool shadow_stack_forbids_returns(pid_t pid)
+{
+	return shadow_stack_exists(pid) && !kernel_has_function(WRITES_FRAME);
 }

@@ -9,7 +9,13 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Has the process a shadow stack, and a kernel whose return probes would end it? */
+/*
+ * Has the process a shadow stack? Then nobody but the kernel may put a return address back: the copy
+ * would keep the other.
+ */
+bool shadow_stack_exists(pid_t pid);
+
+/* And a kernel whose return probes would end it? */
 bool shadow_stack_forbids_returns(pid_t pid);
 
 /* Of that: does the text of /proc/PID/status tell of a shadow stack? */
