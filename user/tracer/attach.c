@@ -560,7 +560,7 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
  * Links from `first` on stay until all others are closed, even if we are killed: return probes without
  * their guard would kill the target too.
  */
-static int keep_to_the_last(struct tracer *tracer, size_t first)
+static int keep_to_the_last(struct tracer *tracer, uint32_t slot, size_t first)
 {
 	size_t end = tracer->links.count;
 	int err = 0;
@@ -571,8 +571,10 @@ static int keep_to_the_last(struct tracer *tracer, size_t first)
 
 		err = last_keep(link->link ? bpf_link__fd(link->link) : link->fd, &fd);
 		if (!err)
-			err = keep_link(tracer, fd, NULL);
+			err = keep_link(tracer, slot, fd, NULL);
 	}
+	for (size_t i = first; i < tracer->links.count; i++)
+		tracer->links.items[i].last = true;
 	return err;
 }
 
@@ -595,7 +597,7 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (!err)
-		err = keep_to_the_last(tracer, before);
+		err = keep_to_the_last(tracer, slot, before);
 	if (err)
 		close_links(tracer, slot, before);
 	return err;
@@ -622,8 +624,15 @@ void tracer_release(struct tracer *tracer, uint32_t slot)
 
 void tracer_detach(struct tracer *tracer)
 {
-	vec_for_each(link, &tracer->links)
-		closing_add(&tracer->closing, *link);
+	vec_for_each(link, &tracer->links) {
+		if (!link->last)
+			closing_add(&tracer->closing, *link);
+	}
+	closing_finish(&tracer->closing);
+	vec_for_each(link, &tracer->links) {
+		if (link->last)
+			closing_add(&tracer->closing, *link);
+	}
 	tracer->links.count = 0;
 	closing_finish(&tracer->closing);
 	/* Now the last events are there. */

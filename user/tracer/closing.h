@@ -20,6 +20,7 @@ struct probe_link {
 	int fd;		       /* owned; -1: none */
 	struct bpf_link *link; /* owned; NULL: none */
 	uint32_t slot;	       /* whose it is */
+	bool last;	       /* to be closed after all others, which it guards */
 };
 
 struct closing {
