@@ -247,6 +247,19 @@ void targets_remap(struct recording *recording, struct target_record *target)
 			    target->process->pid, strerror(-err));
 }
 
+/*
+ * The target has forked since the last look. What it executes is not copied, and what a child executes
+ * has nothing of the copies; most children do so at once, and for them this comes for nothing.
+ */
+static void let_children_go(struct recording *recording, const struct target_record *target)
+{
+	vec_for_each(item, &target->images) {
+		if (item->allocator && item->throwing != THROWING_LEFT_OUT)
+			tracer_let_children_go(recording->tracer, target->slot, target->process,
+					       item->image, item->allocator);
+	}
+}
+
 /* What came before a target was opened is known; after its end its id may be another's. */
 static bool is_about(const struct target_record *target, const struct watch_event *event)
 {
@@ -294,7 +307,7 @@ void targets_follow(struct recording *recording, struct watch *watch)
 	if (watch_read(watch, &events, &count))
 		return;
 	vec_for_each(target, &recording->targets) {
-		unsigned int executions = target->executions;
+		unsigned int executions = target->executions, children = target->children;
 		bool changed = false;
 
 		for (size_t i = 0; i < count; i++) {
@@ -309,5 +322,7 @@ void targets_follow(struct recording *recording, struct watch *watch)
 			tracer_unnest(recording->tracer, target->slot);
 		if (changed && !target->ended_at)
 			targets_remap(recording, target);
+		if (target->children != children && !target->ended_at)
+			let_children_go(recording, target);
 	}
 }

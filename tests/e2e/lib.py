@@ -168,9 +168,9 @@ class Target(Process):
         self.say()
         return parse_books(self.next_line("the books", limit))
 
-    def ask_count(self, word):
-        """SIGUSR1 makes some targets print 'word N ...': N."""
-        self.signal(signal.SIGUSR1)
+    def ask_count(self, word, pid=None):
+        """SIGUSR1 makes some targets, or a child that has their stdout, print 'word N ...': N."""
+        os.kill(pid or self.pid, signal.SIGUSR1)
         return int(re.match(rf"{word} (\d+)", self.next_line(f"'{word} N'")).group(1))
 
 

@@ -3,11 +3,14 @@
 By every kind of probe: a kernel without sessions has to give the same figures.
 """
 
+import functools
+import os
+import re
 import resource
 import signal
 import unittest
 
-from lib import JEMALLOC, KINDS, MIMALLOC, TCMALLOC, Case, wait_for
+from lib import JEMALLOC, KINDS, MIMALLOC, TCMALLOC, Case, changed_code, wait_for
 
 
 class Allocators(Case):
@@ -96,6 +99,29 @@ class Allocators(Case):
         for kind in KINDS:
             with self.subTest(kind):
                 self.check_exceptions(TCMALLOC, kind, str(1 << 30), limited=True, preexec_fn=limit)
+
+    def test_child_that_the_target_forks_may_throw(self):
+        # It has a copy of the target's breakpoints, and none of the programs behind them.
+        for kind in KINDS:
+            with self.subTest(kind):
+                target = self.ledger("throws", preload=TCMALLOC)
+                profile, _, _ = self.record(target, "-s", "1", "--attach", kind, work=lambda: None)
+                throwing = sum(comment.count("(may throw)") for comment in profile.comments)
+                if throwing:
+                    work = functools.partial(self.check_child, target, 0 if kind == "perf" else throwing)
+                    self.record(target, "-s", "1", "--attach", kind, work=work)
+
+    def check_child(self, target, throwing):
+        """A child lives that is forked and, once so many breakpoints have gone from it, throws."""
+        probed = set(changed_code(target.pid))
+        target.signal(signal.SIGUSR2)
+        child = int(re.match(r"child (\d+)", target.next_line("'child PID'")).group(1))
+        try:
+            wait_for(lambda: len(probed - set(changed_code(child))) >= throwing, "breakpoints to go")
+            os.kill(child, signal.SIGCONT)
+            wait_for(lambda: target.ask_count("caught", child) >= 100, "exceptions to be caught")
+        finally:
+            os.kill(child, signal.SIGKILL)
 
     def check_exceptions(self, preload, kind, *arguments, limited=False, **options):
         target = self.ledger("throws", *arguments, preload=preload, **options)

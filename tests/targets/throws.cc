@@ -3,21 +3,24 @@
  * over, and catches what it throws. An exception that meets a hijacked return address ends a process:
  * this one must live.
  *
- * Says "ready PID". SIGUSR1 prints "caught N"; SIGTERM prints the last one and ends with 0.
+ * Says "ready PID". SIGUSR1 prints "caught N"; SIGTERM prints the last one and ends with 0. SIGUSR2 makes
+ * it fork: the child says "child PID", stops, and when it is continued does the same as its parent.
  */
 #include "target.h"
 
 #include <csignal>
 #include <new>
 
-static volatile sig_atomic_t asked, stop;
+static volatile sig_atomic_t asked, forks, stop;
 
 static void on_signal(int signal)
 {
 	if (signal == SIGTERM)
 		stop = 1;
-	else
+	else if (signal == SIGUSR1)
 		asked = 1;
+	else
+		forks = 1;
 }
 
 /* Two functions each: operator new hides its caller from a walk by frame pointers. */
@@ -42,6 +45,7 @@ int main(int argc, char **argv)
 
 	signal(SIGTERM, on_signal);
 	signal(SIGUSR1, on_signal);
+	signal(SIGUSR2, on_signal);
 	target_ready();
 	while (!stop) {
 		void *calm = path_calm(100);
@@ -58,6 +62,13 @@ int main(int argc, char **argv)
 		if (asked) {
 			asked = 0;
 			target_say("caught %lu\n", caught);
+		}
+		if (forks) {
+			forks = 0;
+			if (fork() == 0) {
+				target_say("child %d\n", (int)getpid());
+				raise(SIGSTOP);
+			}
 		}
 	}
 	target_say("caught %lu\n", caught);

@@ -179,7 +179,7 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_
 		{bpf->progs.map_entry, mappings && kind != TRACER_SESSION, type},
 		{bpf->progs.map_return, mappings && kind != TRACER_SESSION, type},
 		{bpf->progs.unmap_entry, mappings, type},
-		{bpf->progs.count_hit, kind == TRACER_MULTI, type},
+		{bpf->progs.count_hit, kind != TRACER_PERF, type},
 	};
 
 	for (size_t i = 0; i < sizeof(programs) / sizeof(*programs); i++) {
@@ -600,6 +600,26 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 		err = keep_to_the_last(tracer, slot, before);
 	if (err)
 		close_links(tracer, slot, before);
+	return err;
+}
+
+int tracer_let_children_go(struct tracer *tracer, uint32_t slot, const struct process *process,
+			   const struct image *image, const struct allocator *allocator)
+{
+	CLEANUP(sites_deinit) struct sites sites = {0};
+	size_t before = tracer->links.count;
+	int err;
+
+	if (tracer->kind == TRACER_PERF)
+		return 0; /* there, the first hit of a breakpoint takes it out */
+	err = sites_init(&sites, image, slot, process->pid, allocator->function_count);
+	for (size_t i = 0; i < allocator->function_count && !err; i++) {
+		if (allocator->functions[i].throws)
+			sites_add(&sites, allocator->functions[i].site_offset, 0);
+	}
+	if (!err)
+		err = attach_program(tracer, tracer->bpf->progs.count_hit, &sites, false);
+	close_links(tracer, slot, before);
 	return err;
 }
 

@@ -129,6 +129,15 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 		 const struct image *image, const struct allocator *unwinder);
 
 /*
+ * The process has forked, and its child has a copy of the breakpoints. No program of ours runs there,
+ * so the kernel awaits the return of each call, and an exception would end it. But whenever a link is
+ * closed, the kernel takes its breakpoints out of all processes that no other link is for: one is
+ * opened and closed here, for the functions that may throw. 0 or -errno.
+ */
+int tracer_let_children_go(struct tracer *tracer, uint32_t slot, const struct process *process,
+			   const struct image *image, const struct allocator *allocator);
+
+/*
  * The process has mapped the image of an attached allocator somewhere else (after an exec, say):
  * tells the kernel side where its code is now, by which calls within calls are known. 0 or -errno.
  */
