@@ -130,14 +130,6 @@ static __always_inline void hand_over(struct pt_regs *ctx, __u64 cookie, __u32 s
 		call_hand_over(ctx, slot, cpu);
 }
 
-/* Does the function begin by jumping to another one, which will be hit next? */
-static __always_inline bool jumps_on(struct pt_regs *ctx, __u64 cookie)
-{
-	__u32 jump = cookie >> COOKIE_JUMP_SHIFT & COOKIE_JUMP_MASK;
-
-	return jump && condition_holds(ctx, jump - 1);
-}
-
 /* A call that is passed by. */
 static __always_inline int pass(struct pt_regs *ctx, __u32 slot, struct cpu_state *cpu,
 				bool always_returns)
@@ -176,8 +168,6 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 		hand_over(ctx, cookie, slot, cpu);
 		return 1;
 	}
-	if (jumps_on(ctx, cookie))
-		return pass(ctx, slot, cpu, always_returns);
 	if (is_plain(cookie, SHAPE_MALLOC))
 		call.size = PT_REGS_PARM1(ctx);
 	else if (!choose_other(ctx, cookie, slot, cpu, &call))

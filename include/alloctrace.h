@@ -57,7 +57,7 @@ enum allocator_shape {
 
 /*
  * A link's cookie: what a program has to know about the place it was hit at.
- * bits 0-15: slot of the target; 16-23: enum allocator_shape; 24-30: see below; from 32: for
+ * bits 0-15: slot of the target; 16-23: enum allocator_shape; 24, 25: flags, see below; from 32: for
  * each operand 5 bits, the register that holds it (a handover has its condition there); 48-63: the
  * site's number among those of the target (not if it maps or unmaps: operands reach up to there).
  * So a plain malloc or free is one comparison of the lower half.
@@ -76,13 +76,6 @@ enum allocator_shape {
  * tracer_guard()): the return of a call that might fail must not be probed.
  */
 #define COOKIE_UNGUARDED (1U << 25)
-/*
- * The site itself is a jump that hands over: 1 + its condition, 0 if it is not. Where the condition
- * holds, the call is none.
- */
-#define COOKIE_JUMP_SHIFT 26
-#define COOKIE_JUMP_MASK  31U
-
 /*
  * A jump that hands over is taken always, or as x86's condition code 0 to 15 says (the low four bits
  * of jcc's opcode).

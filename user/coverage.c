@@ -71,8 +71,11 @@ static int report_image(const struct probed_image *item, struct profile *profile
 	write_left_out(item, to);
 	if (fclose(to))
 		return -ENOMEM;
-	if (asprintf(&origin, "%s, by its %s%s", item->allocator->family, item->allocator->source,
-		     throwing[item->throwing]) < 0)
+	if (asprintf(&origin, "%s, by its %s%s%s", item->allocator->family, item->allocator->source,
+		     throwing[item->throwing],
+		     item->allocator->is_partly_known
+			     ? "; too much code to follow it all: calls may count twice"
+			     : "") < 0)
 		return -ENOMEM;
 	return profile_add_probe(profile, item->image->path, origin, functions, left_out);
 }

@@ -40,8 +40,6 @@ struct allocator_function {
 	uint64_t site_offset;		 /* file offset of the probe site */
 	bool emulated; /* the kernel emulates the instruction; false: it is single-stepped */
 	uint8_t registers[OPERANDS_MAX]; /* which register holds each operand at the site */
-	/* The site is a jcc that hands over (below): 1 + its condition. 0: it is not. */
-	uint8_t site_jump;
 };
 
 /* A function that belongs to the allocator and is not probed. */
@@ -63,6 +61,12 @@ struct allocator_handover {
 
 struct allocator_return {
 	uint64_t vaddr;
+	/*
+	 * Of the probed function that is called; CALLEE_LEFT_OUT: one that may go on to one of them; 0:
+	 * others, or it is not known.
+	 */
+	uint64_t callee;
+#define CALLEE_LEFT_OUT UINT64_MAX
 	bool allocates; /* false: what it is inside of only frees, or maps; see below */
 	bool throws;	/* it belongs only to functions that may throw */
 };
@@ -70,6 +74,8 @@ struct allocator_return {
 struct allocator {
 	/* It throws by functions of other images, so that theirs are the ones that unwind. */
 	bool throws_by_import;
+	/* How its functions call each other was followed up to a limit only: calls may count twice. */
+	bool is_partly_known;
 	const char *family;		      /* static; whose names they are */
 	const char *source;		      /* static; where the symbols were found */
 	struct allocator_function *functions; /* owned; one per address: aliases are merged */

@@ -1,9 +1,11 @@
 /*
  * Three questions about code, answered by decoding it.
  *
- * Thin? From the entry every way is followed, until it calls or jumps to an allocating function of
- * this image or, by name, of another. If no way gets to a return, or anywhere else out of the
- * function, without that, the function is left to the others.
+ * Thin? From the entry every way is followed, until it calls or jumps to (or runs into) a function of
+ * this image or, by name, of another, that does the same: allocates, or frees, or, as realloc does,
+ * both. If no way gets to a return, or anywhere else out of the function, without that, the function
+ * is left to the others. realloc is not left to malloc, although it may call it whatever happens: how
+ * it frees the old block would not be seen.
  *
  * Handing over? An allocating function that ends in a jump to another one (or to a thin one) leaves it
  * stack pointer and return address as they were: so that the two are not counted as two, the jump is
@@ -25,7 +27,13 @@
 
 #include <string.h>
 
-#define PARTS_MAX	   256
+/*
+ * A file may be made to be slow. jemalloc takes 20 000 of these: one is an instruction looked at, or
+ * so many bytes read of which some may be looked at.
+ */
+#define EFFORT_MAX	   ((size_t)1 << 20)
+#define BYTES_PER_EFFORT   16
+#define HELPERS_MAX	   256
 #define RETURNS_MAX	   16384
 #define HANDOVERS_MAX	   1024
 #define THIN_DEPTH_MAX	   3
@@ -33,26 +41,32 @@
 
 static const char is_thin_reason[] = "what it does is seen in the probed function that it calls";
 
+/* What a function does, as bits. */
+enum {
+	DOES_ALLOCATE = 1,
+	DOES_FREE = 2,
+	DOES_RESIZE = 4, /* in place or not at all */
+	DOES_MAP = 8,
+	DOES_UNMAP = 16,
+};
+
+/* Of one function, or of what has to be found. */
+struct deed {
+	uint8_t does; /* bits of the above; 0: none of it */
+	bool throws;  /* it may throw: then it may be that it is not probed */
+};
+
 /* A function, or a piece of code that one jumps to. */
 struct part {
 	uint64_t start, end; /* end 0: unknown, see guess_size() */
-	bool allocates;	     /* it belongs to a probed function that allocates */
-	bool throws;	     /* only to such as may throw */
-	bool helps;	     /* to none: it is only called by those */
-};
-
-enum callee_kind {
-	CALLEE_OTHER,
-	CALLEE_ALLOCATES,
-	CALLEE_FREES,
-	CALLEE_MAPS,
-	CALLEE_UNMAPS,
+	struct deed deed;    /* of the probed function it belongs to; throws: only of such as may */
+	bool helps;	     /* it belongs to none: it is only called by those */
 };
 
 /* Where a call or jump leads. */
 struct callee {
 	uint64_t vaddr; /* 0: not in this image, or not known */
-	enum callee_kind kind;
+	struct deed deed;
 };
 
 struct search {
@@ -62,26 +76,80 @@ struct search {
 	struct allocator *allocator;
 	struct callee *known; /* owned; all its functions, those too that are left out since */
 	size_t known_count;
-	bool mappings; /* some of them map memory */
-	struct part parts[PARTS_MAX];
-	size_t part_count, scanned;
+	bool mappings;	    /* some of them map memory */
+	struct part *parts; /* owned; room for all functions, and for HELPERS_MAX others */
+	size_t part_count, scanned, helper_count;
+	size_t effort;
 	struct {
 		struct allocator_return *items; /* owned */
 		size_t count, capacity;
 	} returns;
 };
 
-static enum callee_kind kind_of(enum allocator_shape shape)
+static uint8_t does(enum allocator_shape shape)
 {
-	return shape_allocates(shape) ? CALLEE_ALLOCATES
-	       : shape_maps(shape)    ? CALLEE_MAPS
-	       : shape_unmaps(shape)  ? CALLEE_UNMAPS
-				      : CALLEE_FREES;
+	switch (shape) {
+	case SHAPE_REALLOC:
+	case SHAPE_REALLOCARRAY:
+		return DOES_ALLOCATE | DOES_FREE;
+	case SHAPE_XALLOCX:
+		return DOES_RESIZE;
+	default:
+		return shape_allocates(shape) ? DOES_ALLOCATE
+		       : shape_maps(shape)    ? DOES_MAP
+		       : shape_unmaps(shape)  ? DOES_UNMAP
+					      : DOES_FREE;
+	}
+}
+
+static bool allocates(struct deed deed)
+{
+	return deed.does & (DOES_ALLOCATE | DOES_RESIZE);
+}
+
+/*
+ * Is all that is wanted done where a call or jump leads? realloc of no block is as good as malloc. What
+ * may throw is no help to what may not, which is probed in any case.
+ */
+static bool is_done_by(struct deed wanted, struct deed callee)
+{
+	if (callee.throws && !wanted.throws)
+		return false;
+	return wanted.does == DOES_ALLOCATE ? callee.does & DOES_ALLOCATE
+					    : callee.does == wanted.does;
+}
+
+/* Is there any left? Where there is not, what was not looked at is not known, and that is said. */
+static bool spend(struct search *search, size_t effort)
+{
+	if (effort > search->effort) {
+		search->effort = 0;
+		search->allocator->is_partly_known = true;
+		return false;
+	}
+	search->effort -= effort;
+	return true;
+}
+
+static bool decode(struct search *search, const uint8_t *code, size_t size, uint64_t vaddr,
+		   struct x86_insn *insn)
+{
+	return spend(search, 1) && x86_insn_decode(code, size, vaddr, insn);
+}
+
+/* The function of this image that begins at vaddr; with vaddr 0 if none does. */
+static struct callee find_known(const struct search *search, uint64_t vaddr)
+{
+	for (size_t i = 0; i < search->known_count; i++) {
+		if (search->known[i].vaddr == vaddr)
+			return search->known[i];
+	}
+	return (struct callee){0};
 }
 
 static struct callee resolve(const struct search *search, const struct x86_insn *insn)
 {
-	struct callee callee = {.vaddr = insn->has_target ? insn->target : 0};
+	struct callee callee = {.vaddr = insn->has_target ? insn->target : 0}, known = {0};
 	const struct plt_slot *entry = NULL;
 	uint64_t slot = insn->slot;
 	bool by_slot = insn->has_slot;
@@ -92,30 +160,33 @@ static struct callee resolve(const struct search *search, const struct x86_insn 
 		entry = plt_find(search->plt, slot);
 		callee.vaddr = entry ? entry->target : 0;
 	}
+	/* Whether that one is probed is not known here, but what it does is seen somewhere. */
 	if (entry && entry->external)
-		callee.kind = kind_of(entry->external->shape);
-	for (size_t i = 0; i < search->known_count; i++) {
-		if (search->known[i].vaddr == callee.vaddr)
-			return search->known[i];
-	}
-	return callee;
+		callee.deed.does = does(entry->external->shape);
+	known = callee.vaddr ? find_known(search, callee.vaddr) : known;
+	return known.vaddr ? known : callee;
+}
+
+static struct deed deed_of(const struct allocator_function *function)
+{
+	return (struct deed){.does = does(function->shape), .throws = function->throws};
 }
 
 static int remember_functions(struct search *search)
 {
 	const struct allocator *allocator = search->allocator;
+	size_t count = allocator->function_count;
 
-	search->known = calloc(allocator->function_count + 1, sizeof(*search->known));
-	if (!search->known)
+	search->known = calloc(count + 1, sizeof(*search->known));
+	search->parts = calloc(count + HELPERS_MAX, sizeof(*search->parts));
+	if (!search->known || !search->parts)
 		return -ENOMEM;
-	for (size_t i = 0; i < allocator->function_count; i++) {
-		enum callee_kind kind = kind_of(allocator->functions[i].shape);
-
+	for (size_t i = 0; i < count; i++) {
 		search->known[search->known_count++] = (struct callee){
 			.vaddr = allocator->functions[i].vaddr,
-			.kind = kind,
+			.deed = deed_of(&allocator->functions[i]),
 		};
-		search->mappings |= kind == CALLEE_MAPS;
+		search->mappings |= does(allocator->functions[i].shape) == DOES_MAP;
 	}
 	return 0;
 }
@@ -146,13 +217,13 @@ static size_t readable_size(const struct image *image, uint64_t vaddr, uint64_t 
  * The size of a function of which only the start is known: up to the first instruction that ends it
  * and that no branch seen so far goes beyond. code holds what lies before the next known function.
  */
-static size_t guess_size(const uint8_t *code, size_t size, uint64_t vaddr)
+static size_t guess_size(struct search *search, const uint8_t *code, size_t size, uint64_t vaddr)
 {
 	struct x86_insn insn;
 	uint64_t farthest = 0;
 	size_t at = 0;
 
-	while (at < size && x86_insn_decode(code + at, size - at, vaddr + at, &insn)) {
+	while (at < size && decode(search, code + at, size - at, vaddr + at, &insn)) {
 		uint64_t target = insn.target - vaddr;
 
 		at += insn.length;
@@ -166,7 +237,7 @@ static size_t guess_size(const uint8_t *code, size_t size, uint64_t vaddr)
 }
 
 /* The code of a part, and its end if that was not known. 0 with *code owned, NULL if there is none. */
-static int read_part(const struct search *search, struct part *part, uint8_t **code, size_t *size)
+static int read_part(struct search *search, struct part *part, uint8_t **code, size_t *size)
 {
 	CLEANUP(cleanup_free) uint8_t *bytes = NULL;
 	bool is_guess = !part->end;
@@ -175,7 +246,7 @@ static int read_part(const struct search *search, struct part *part, uint8_t **c
 	*code = NULL;
 	*size = readable_size(search->image, part->start,
 			      is_guess ? code_ranges_next(search->ranges, part->start) : part->end);
-	if (!*size)
+	if (!*size || !spend(search, *size / BYTES_PER_EFFORT))
 		return 0;
 	bytes = malloc(*size);
 	if (!bytes)
@@ -184,7 +255,7 @@ static int read_part(const struct search *search, struct part *part, uint8_t **c
 	if (err)
 		return err;
 	if (is_guess)
-		*size = guess_size(bytes, *size, part->start);
+		*size = guess_size(search, bytes, *size, part->start);
 	part->end = part->start + *size;
 	*code = TAKE(bytes);
 	return 0;
@@ -215,48 +286,57 @@ static int ways_add(struct ways *ways, size_t at)
 	return vec_push(&ways->open, at);
 }
 
-static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind wanted,
-		   unsigned int depth);
+static int is_thin(struct search *search, uint64_t vaddr, struct deed wanted, unsigned int depth);
 
 /*
- * Follows one instruction. 1: it leads out of the function without passing one of the wanted kind;
- * 0: not so, its successors are in ways; -ENOMEM, or -errno of reading.
+ * Is what is wanted done where a call or jump leads? 1, 0, -ENOMEM, or -errno of reading. A jump stays
+ * in the same activation, whatever it leads to; and what may throw may leave it to one that does not.
  */
-static int follow(const struct search *search, const struct part *part, const struct x86_insn *insn,
-		  size_t at, enum callee_kind wanted, unsigned int depth, struct ways *ways)
+static int is_done_at(struct search *search, const struct callee *callee, bool jumps,
+		      struct deed wanted, unsigned int depth)
+{
+	bool may_throw = callee->deed.throws && !wanted.throws;
+
+	if (is_done_by(wanted, callee->deed))
+		return 1;
+	if (callee->vaddr && (may_throw || (jumps && !callee->deed.does)))
+		return is_thin(search, callee->vaddr, wanted, depth + 1);
+	return 0;
+}
+
+/*
+ * Follows one instruction. 1: it leads out of the function without passing what is wanted; 0: not so,
+ * its successors are in ways; -ENOMEM, or -errno of reading.
+ */
+static int follow(struct search *search, const struct part *part, const struct x86_insn *insn,
+		  size_t at, struct deed wanted, unsigned int depth, struct ways *ways)
 {
 	size_t size = part->end - part->start, next = at + insn->length;
 	bool jumps = insn->flow == X86_FLOW_JUMP || insn->flow == X86_FLOW_BRANCH;
-	bool passes = false;
-	int ret = 0;
+	int done = 0, err = 0;
 
 	if (insn->flow == X86_FLOW_END)
 		return insn->is_return;
 	if (jumps && insn->has_target && insn->target >= part->start && insn->target < part->end) {
-		ret = ways_add(ways, (size_t)(insn->target - part->start));
+		err = ways_add(ways, (size_t)(insn->target - part->start));
 	} else if (jumps || insn->flow == X86_FLOW_CALL) {
-		struct callee callee = resolve(search, insn);
+		const struct callee callee = resolve(search, insn);
 
-		passes = callee.kind == wanted;
-		if (jumps && !passes) {
-			ret = callee.vaddr && callee.kind == CALLEE_OTHER
-				      ? is_thin(search, callee.vaddr, wanted, depth + 1)
-				      : 0;
-			ret = ret < 0 ? ret : !ret;
-		}
+		done = is_done_at(search, &callee, jumps, wanted, depth);
+		if (done < 0 || (jumps && !done))
+			return done < 0 ? done : 1;
 	}
 	/* What is jumped to does not come back; a branch may go on. */
-	if (ret || insn->flow == X86_FLOW_JUMP || (passes && insn->flow == X86_FLOW_CALL))
-		return ret;
+	if (err || insn->flow == X86_FLOW_JUMP || (done && insn->flow == X86_FLOW_CALL))
+		return err;
+	if (is_done_by(wanted, find_known(search, part->start + next).deed))
+		return 0;
 	return next >= size ? 1 : ways_add(ways, next);
 }
 
-/*
- * Does every way from vaddr on pass a function of the wanted kind? 1 if so, 0 if not, -ENOMEM, or
- * -errno of reading.
+/* Is what is wanted done on every way from vaddr on? 1 if so, 0 if not, -ENOMEM, or -errno of reading.
  */
-static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind wanted,
-		   unsigned int depth)
+static int is_thin(struct search *search, uint64_t vaddr, struct deed wanted, unsigned int depth)
 {
 	struct part part = {.start = vaddr};
 	CLEANUP(ways_deinit) struct ways ways = {0};
@@ -279,7 +359,7 @@ static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind
 		size_t at = ways.open.items[--ways.open.count];
 		struct x86_insn insn;
 
-		if (!x86_insn_decode(code + at, size - at, part.start + at, &insn))
+		if (!decode(search, code + at, size - at, part.start + at, &insn))
 			return 0;
 		err = follow(search, &part, &insn, at, wanted, depth, &ways);
 		if (err)
@@ -288,17 +368,25 @@ static int is_thin(const struct search *search, uint64_t vaddr, enum callee_kind
 	return 1;
 }
 
-/* Function `index` is not to be probed. */
-static void leave_out(struct allocator *allocator, size_t index)
+/* Leaves out the functions that are marked, by their index. */
+static void leave_out(struct allocator *allocator, const uint8_t *marked)
 {
-	struct allocator_left_out item = {.name = allocator->functions[index].name,
-					  .reason = is_thin_reason};
-	struct allocator_function *at = &allocator->functions[index];
+	size_t kept = 0;
 
-	if (vec_push(&allocator->left_out, item))
-		free(item.name);
-	allocator->function_count--;
-	memmove(at, at + 1, (allocator->function_count - index) * sizeof(*at));
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		struct allocator_function *function = &allocator->functions[i];
+
+		if (!marked[i]) {
+			allocator->functions[kept++] = *function;
+			continue;
+		}
+		if (vec_push(&allocator->left_out, (struct allocator_left_out){
+							   .name = function->name,
+							   .reason = is_thin_reason,
+						   }))
+			free(function->name);
+	}
+	allocator->function_count = kept;
 }
 
 static int leave_out_thin(struct search *search)
@@ -311,9 +399,8 @@ static int leave_out_thin(struct search *search)
 		return -ENOMEM;
 	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
-		int ret = function->custom
-				  ? 0
-				  : is_thin(search, function->vaddr, kind_of(function->shape), 0);
+		int ret = function->custom ? 0
+					   : is_thin(search, function->vaddr, deed_of(function), 0);
 
 		if (ret < 0)
 			return ret;
@@ -321,23 +408,18 @@ static int leave_out_thin(struct search *search)
 		left += !ret && shape_allocates(function->shape);
 	}
 	/* Functions that only call each other: it was not understood what they do. */
-	if (!left)
-		return 0;
-	/* From the end on, so that indexes stay what they are. */
-	for (size_t i = allocator->function_count; i > 0; i--) {
-		if (thin[i - 1])
-			leave_out(allocator, i - 1);
-	}
+	if (left)
+		leave_out(allocator, thin);
 	return 0;
 }
 
 /* --- handing over, nested --- */
 
 /*
- * Takes the code at target into the search, as `like` says what it belongs to, if there is room and
- * need for it.
+ * Takes the code at target into the search, as `like` says what it belongs to: a function that is
+ * probed, or, if there is room, another one.
  */
-static void add_part(struct search *search, uint64_t target, struct part like)
+static void add_part(struct search *search, uint64_t target, struct part like, bool is_helper)
 {
 	like.start = target;
 	like.end = 0;
@@ -346,8 +428,22 @@ static void add_part(struct search *search, uint64_t target, struct part like)
 		if (search->parts[i].start == like.start)
 			return;
 	}
-	if (search->part_count < PARTS_MAX)
-		search->parts[search->part_count++] = like;
+	if (is_helper && search->helper_count >= HELPERS_MAX) {
+		search->allocator->is_partly_known = true;
+		return;
+	}
+	search->helper_count += is_helper;
+	search->parts[search->part_count++] = like;
+}
+
+static void site_to_entry(struct allocator_function *function)
+{
+	function->site_offset -= function->site - function->vaddr;
+	function->site = function->vaddr;
+	/* An emulated entry would have been the site from the start. */
+	function->emulated = false;
+	for (size_t i = 0; i < shape_operands(function->shape); i++)
+		function->registers[i] = probe_argument_register(function->arguments[i]);
 }
 
 /* One call or jump is not to be hit twice: see nesting_find(). */
@@ -356,42 +452,46 @@ static void protect_sites(struct search *search, uint64_t target)
 	for (size_t i = 0; i < search->allocator->function_count; i++) {
 		struct allocator_function *function = &search->allocator->functions[i];
 
-		if (target > function->vaddr && target <= function->site) {
-			function->site_offset -= function->site - function->vaddr;
-			function->site = function->vaddr;
-			/* An emulated entry would have been the site from the start. */
-			function->emulated = false;
-			for (size_t j = 0; j < shape_operands(function->shape); j++)
-				function->registers[j] =
-					probe_argument_register(function->arguments[j]);
-		}
+		if (target > function->vaddr && target <= function->site)
+			site_to_entry(function);
 	}
 }
 
-static int add_handover(struct search *search, const struct part *part, uint64_t vaddr,
+static int add_handover(struct search *search, bool throws, uint64_t vaddr,
 			const struct x86_insn *insn)
 {
 	struct allocator_handover handover = {
 		.vaddr = vaddr,
-		.throws = part->throws,
+		.throws = throws,
 		.condition = insn->flow == X86_FLOW_BRANCH ? insn->condition : HANDOVER_ALWAYS,
 	};
 
-	if (search->allocator->handovers.count >= HANDOVERS_MAX ||
-	    !image_vaddr_to_offset(search->image, vaddr, &handover.offset))
+	if (!image_vaddr_to_offset(search->image, vaddr, &handover.offset))
 		return 0;
+	if (search->allocator->handovers.count >= HANDOVERS_MAX) {
+		search->allocator->is_partly_known = true;
+		return 0;
+	}
 	return vec_push(&search->allocator->handovers, handover);
 }
 
-static int add_return(struct search *search, const struct part *part, uint64_t vaddr)
+/* A call that returns to vaddr. */
+static int add_return(struct search *search, const struct part *part, const struct x86_insn *insn,
+		      uint64_t vaddr)
 {
-	const struct allocator_return nested = {
+	struct callee callee = resolve(search, insn);
+	struct allocator_return nested = {
 		.vaddr = vaddr,
-		.allocates = part->allocates,
-		.throws = part->throws,
+		.allocates = allocates(part->deed),
+		.throws = part->deed.throws,
 	};
 
-	return search->returns.count < RETURNS_MAX ? vec_push(&search->returns, nested) : 0;
+	nested.callee = callee.vaddr;
+	if (search->returns.count >= RETURNS_MAX) {
+		search->allocator->is_partly_known = true;
+		return 0;
+	}
+	return vec_push(&search->returns, nested);
 }
 
 /* A call or jump of a part, at vaddr. */
@@ -399,31 +499,34 @@ static int add_transfer(struct search *search, const struct part *part, const st
 			uint64_t vaddr)
 {
 	struct callee callee;
-	int ret;
+	int done;
 
 	if (insn->flow == X86_FLOW_CALL)
-		return part->allocates || search->mappings
-			       ? add_return(search, part, vaddr + insn->length)
+		return allocates(part->deed) || search->mappings
+			       ? add_return(search, part, insn, vaddr + insn->length)
 			       : 0;
 	/* A jump to the entry is a call of the function by itself; any other stays in it. */
 	if (insn->has_target && insn->target > part->start && insn->target < part->end)
 		return 0;
 	callee = resolve(search, insn);
-	if (callee.kind == CALLEE_ALLOCATES)
-		return part->allocates ? add_handover(search, part, vaddr, insn) : 0;
-	if (callee.kind != CALLEE_OTHER || !callee.vaddr)
+	if (allocates(callee.deed))
+		return allocates(part->deed)
+			       ? add_handover(search, part->deed.throws || callee.deed.throws,
+					      vaddr, insn)
+			       : 0;
+	if (callee.deed.does || !callee.vaddr)
 		return 0;
-	if (!part->allocates) {
-		add_part(search, callee.vaddr, *part);
+	if (!allocates(part->deed)) {
+		add_part(search, callee.vaddr, *part, true);
 		return 0;
 	}
 	/* A function that others call too, and that goes on to an allocating one by a call. */
-	ret = is_thin(search, callee.vaddr, CALLEE_ALLOCATES, 0);
-	if (ret > 0)
-		return add_handover(search, part, vaddr, insn);
-	if (!ret)
-		add_part(search, callee.vaddr, *part);
-	return ret;
+	done = is_thin(search, callee.vaddr, part->deed, 0);
+	if (done > 0)
+		return add_handover(search, part->deed.throws, vaddr, insn);
+	if (!done)
+		add_part(search, callee.vaddr, *part, true);
+	return done;
 }
 
 /*
@@ -438,10 +541,10 @@ static int add_help(struct search *search, const struct part *part, const struct
 
 	if (insn->has_target && insn->target >= part->start && insn->target < part->end)
 		return 0;
-	if (callee.kind == CALLEE_MAPS && insn->flow == X86_FLOW_CALL && part->helps)
-		return add_return(search, part, vaddr + insn->length);
-	if (callee.kind == CALLEE_OTHER && callee.vaddr)
-		add_part(search, callee.vaddr, helper);
+	if (callee.deed.does == DOES_MAP && insn->flow == X86_FLOW_CALL && part->helps)
+		return add_return(search, part, insn, vaddr + insn->length);
+	if (!callee.deed.does && callee.vaddr)
+		add_part(search, callee.vaddr, helper, true);
 	return 0;
 }
 
@@ -450,6 +553,7 @@ typedef int add_function(struct search *search, const struct part *part,
 
 static int scan_part(struct search *search, size_t index, add_function *add)
 {
+	/* Parts do not move: there is room for all. */
 	struct part *part = &search->parts[index];
 	CLEANUP(cleanup_free) uint8_t *code = NULL;
 	struct x86_insn insn;
@@ -459,7 +563,7 @@ static int scan_part(struct search *search, size_t index, add_function *add)
 	for (size_t at = 0; !err && code && at < size; at += insn.length) {
 		uint64_t vaddr = part->start + at;
 
-		if (!x86_insn_decode(code + at, size - at, vaddr, &insn))
+		if (!decode(search, code + at, size - at, vaddr, &insn))
 			break;
 		if (insn.flow != X86_FLOW_CALL && insn.flow != X86_FLOW_JUMP &&
 		    insn.flow != X86_FLOW_BRANCH)
@@ -472,14 +576,14 @@ static int scan_part(struct search *search, size_t index, add_function *add)
 }
 
 /* Adds the functions of one sort to the search, and scans what there is to scan then. */
-static int scan_functions(struct search *search, bool allocating, bool throwing)
+static int scan_functions(struct search *search, struct deed sort)
 {
 	for (size_t i = 0; i < search->allocator->function_count; i++) {
 		const struct allocator_function *function = &search->allocator->functions[i];
+		struct deed deed = deed_of(function);
 
-		if (shape_allocates(function->shape) == allocating && function->throws == throwing)
-			add_part(search, function->vaddr,
-				 (struct part){.allocates = allocating, .throws = throwing});
+		if (deed.does == sort.does && deed.throws == sort.throws)
+			add_part(search, function->vaddr, (struct part){.deed = deed}, false);
 	}
 	/* Parts are added while this goes on. */
 	while (search->scanned < search->part_count) {
@@ -510,15 +614,49 @@ static int scan_helpers(struct search *search)
 
 static int scan(struct search *search)
 {
-	int err = scan_functions(search, true, false);
+	/*
+	 * What is jumped to belongs to the first that does. So realloc comes before malloc: it wants
+	 * more to be done before it hands over. What may throw comes after all that may not, or what
+	 * they share would be taken for its own. What does none of it is scanned for jumps back into
+	 * its beginning, mostly.
+	 */
+	static const struct deed order[] = {
+		{DOES_ALLOCATE | DOES_FREE, false},
+		{DOES_RESIZE, false},
+		{DOES_ALLOCATE, false},
+		{DOES_ALLOCATE | DOES_FREE, true},
+		{DOES_ALLOCATE, true},
+		{DOES_FREE, false},
+		{DOES_MAP, false},
+		{DOES_UNMAP, false},
+	};
+	int err = 0;
 
-	/* What is reached from others too, does not belong to these only: so they come second. */
-	if (!err)
-		err = scan_functions(search, true, true);
-	/* What frees is scanned for jumps back into its beginning, mostly. */
-	if (!err)
-		err = scan_functions(search, false, false);
+	for (size_t i = 0; i < sizeof(order) / sizeof(*order) && !err; i++)
+		err = scan_functions(search, order[i]);
 	return err || !search->mappings ? err : scan_helpers(search);
+}
+
+/* One breakpoint for two purposes would have to serve them in the right order. */
+static int part_sites_from_handovers(struct allocator *allocator)
+{
+	CLEANUP(cleanup_free) uint8_t *marked = calloc(allocator->function_count + 1, 1);
+
+	if (!marked)
+		return -ENOMEM;
+	vec_for_each(handover, &allocator->handovers) {
+		for (size_t i = 0; i < allocator->function_count; i++) {
+			struct allocator_function *function = &allocator->functions[i];
+
+			if (function->site == handover->vaddr && function->site != function->vaddr)
+				site_to_entry(function);
+			/* All that it does is to hand over. */
+			if (function->vaddr == handover->vaddr)
+				marked[i] = shape_allocates(function->shape);
+		}
+	}
+	leave_out(allocator, marked);
+	return 0;
 }
 
 static int compare_addresses(const void *a, const void *b)
@@ -526,6 +664,23 @@ static int compare_addresses(const void *a, const void *b)
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
 	return (x > y) - (x < y);
+}
+
+/* Where a call that leads to vaddr gets to, as struct allocator_return has it. */
+static uint64_t settle_callee(const struct search *search, uint64_t vaddr)
+{
+	for (size_t i = 0; i < search->allocator->function_count; i++) {
+		if (search->allocator->functions[i].vaddr == vaddr)
+			return vaddr;
+	}
+	/* One that is left out, or a helper that a probed one jumps to: such may jump on. */
+	if (vaddr && find_known(search, vaddr).vaddr)
+		return CALLEE_LEFT_OUT;
+	for (size_t i = 0; vaddr && i < search->part_count; i++) {
+		if (search->parts[i].start == vaddr && !search->parts[i].helps)
+			return CALLEE_LEFT_OUT;
+	}
+	return 0;
 }
 
 /* The results in order, each once. In both structs vaddr comes first. */
@@ -547,6 +702,9 @@ static void tidy(struct search *search)
 			search->returns.items[kept++] = *found;
 		}
 	}
+	for (size_t i = 0; i < kept; i++)
+		search->returns.items[i].callee =
+			settle_callee(search, search->returns.items[i].callee);
 	allocator->nested_returns = TAKE(search->returns.items);
 	allocator->nested_return_count = kept;
 
@@ -561,35 +719,11 @@ static void tidy(struct search *search)
 	allocator->handovers.count = kept;
 }
 
-/*
- * Where a function's site is itself a jump that hands over, one probe has to do for both: a function
- * that jumps on in any case is left out; of one that may, the program looks at the condition.
- */
-static void merge_sites(struct allocator *allocator)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < allocator->handovers.count; i++) {
-		const struct allocator_handover handover = allocator->handovers.items[i];
-		size_t at = 0;
-
-		while (at < allocator->function_count &&
-		       allocator->functions[at].site != handover.vaddr)
-			at++;
-		if (at == allocator->function_count)
-			allocator->handovers.items[kept++] = handover;
-		else if (handover.condition == HANDOVER_ALWAYS)
-			leave_out(allocator, at);
-		else
-			allocator->functions[at].site_jump = handover.condition + 1;
-	}
-	allocator->handovers.count = kept;
-}
-
 static void search_free(struct search **search)
 {
 	if (*search) {
 		free((*search)->known);
+		free((*search)->parts);
 		free((*search)->returns.items);
 	}
 	free(*search);
@@ -607,14 +741,18 @@ int nesting_find(const struct image *image, const struct code_ranges *ranges, co
 	search->ranges = ranges;
 	search->plt = plt;
 	search->allocator = allocator;
+	search->effort = EFFORT_MAX;
 	err = remember_functions(search);
 	if (!err)
 		err = leave_out_thin(search);
+	/* A function may run on into the next. */
+	for (size_t i = 0; !err && i < search->known_count; i++)
+		protect_sites(search, search->known[i].vaddr);
 	if (!err)
 		err = scan(search);
-	if (err)
-		return err;
-	tidy(search);
-	merge_sites(allocator);
-	return 0;
+	if (!err)
+		err = part_sites_from_handovers(allocator);
+	if (!err)
+		tidy(search);
+	return err;
 }

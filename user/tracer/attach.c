@@ -322,11 +322,12 @@ static bool is_probed(bool throws, enum tracer_throwing throwing)
 }
 
 /*
- * Tells the kernel side the return addresses of an allocator, `from` added to each: those that matter
- * to allocations or, with NESTED_FOR_MAPPINGS in key.target, to mappings.
+ * Tells the kernel side the return addresses of an allocator, key.address added to each; of the calls
+ * that lead to one function, if not NULL.
  */
 static int mark_nested(const struct tracer *tracer, const struct allocator *allocator,
-		       enum tracer_throwing throwing, struct nested_key key)
+		       const struct allocator_function *callee, enum tracer_throwing throwing,
+		       struct nested_key key)
 {
 	CLEANUP(cleanup_free) struct nested_key *keys = NULL;
 	CLEANUP(cleanup_free) uint8_t *values = calloc(allocator->nested_return_count + 1, 1);
@@ -340,6 +341,8 @@ static int mark_nested(const struct tracer *tracer, const struct allocator *allo
 		const struct allocator_return *nested = &allocator->nested_returns[i];
 
 		key.address = from + nested->vaddr;
+		if (callee && nested->callee != callee->vaddr && nested->callee != CALLEE_LEFT_OUT)
+			continue;
 		/* What an allocator maps is its own, whether or not what it is asked for is seen. */
 		if (key.target & NESTED_FOR_MAPPINGS ||
 		    (nested->allocates && is_probed(nested->throws, throwing)))
@@ -368,7 +371,7 @@ static int mark_guarded(const struct tracer *tracer, uint32_t slot,
 	return bpf_map_update_elem(fd, &slot, &guarded, BPF_ANY) ? -errno : 0;
 }
 
-/* As they are seen from every probe site; these are numbered from `first` on. */
+/* As they are seen from the probe sites that they lead to; these are numbered from `first` on. */
 static int mark_relative(const struct tracer *tracer, uint32_t slot, uint32_t first,
 			 const struct allocator *allocator, enum tracer_throwing throwing)
 {
@@ -378,7 +381,7 @@ static int mark_relative(const struct tracer *tracer, uint32_t slot, uint32_t fi
 		const struct allocator_function *function = &allocator->functions[i];
 
 		if (shape_allocates(function->shape))
-			err = mark_nested(tracer, allocator, throwing,
+			err = mark_nested(tracer, allocator, function, throwing,
 					  (struct nested_key){
 						  .address = -function->site,
 						  .target = slot,
@@ -402,10 +405,10 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 			continue;
 		key.address = last_bias = bias;
 		key.target = slot;
-		err = mark_nested(tracer, allocator, throwing, key);
+		err = mark_nested(tracer, allocator, NULL, throwing, key);
 		key.target |= NESTED_FOR_MAPPINGS;
 		if (!err && tracer->options.mmap)
-			err = mark_nested(tracer, allocator, throwing, key);
+			err = mark_nested(tracer, allocator, NULL, throwing, key);
 	}
 	return err;
 }
@@ -491,8 +494,7 @@ static uint64_t function_cookie(uint32_t slot, uint32_t number,
 				const struct allocator_function *function,
 				enum tracer_throwing throwing)
 {
-	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT |
-			  (uint64_t)function->site_jump << COOKIE_JUMP_SHIFT;
+	uint64_t cookie = slot | (uint64_t)function->shape << COOKIE_SHAPE_SHIFT;
 
 	if (!shape_maps(function->shape) && !shape_unmaps(function->shape))
 		cookie |= (uint64_t)number << COOKIE_SITE_SHIFT;
