@@ -107,6 +107,9 @@ int coverage_report(const struct recording *recording, const struct target_recor
 	vec_for_each(item, &target->images) {
 		if (item->allocator && !err)
 			err = report_image(item, profile);
+		if (item->search_error && !err)
+			err = profile_add_warning(profile, "%s: not searched for an allocator: %s",
+						  item->image->path, strerror(-item->search_error));
 	}
 	for (size_t i = 0; i < extras->function_count && !err; i++) {
 		const char *name = extras->functions[i].name;

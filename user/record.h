@@ -16,6 +16,7 @@
 struct probed_image {
 	const struct image *image;     /* borrowed from the process */
 	struct allocator *allocator;   /* owned; NULL: looked at, has none */
+	int search_error;	       /* -errno: it could not be looked at */
 	struct allocator *unwinder;    /* owned; NULL: it does not unwind for exceptions */
 	enum tracer_throwing throwing; /* what is done about its functions that may throw */
 	bool guarded;		       /* unwinder has its guard */

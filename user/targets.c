@@ -121,10 +121,12 @@ static int look_at(const struct recording *recording, struct probed_image *item)
 	if (known) {
 		item->allocator = allocator_share(known->allocator);
 		item->unwinder = allocator_share(known->unwinder);
+		item->search_error = known->search_error;
 		return 0;
 	}
 	err = find_allocator(recording, item->image, &item->allocator);
-	if (err && err != -ENOENT && err != -ENOMEM)
+	item->search_error = err == -ENOENT ? 0 : err;
+	if (item->search_error && err != -ENOMEM)
 		log_verbose("%s: not searched for an allocator: %s", item->image->path,
 			    strerror(-err));
 	if (err == -ENOMEM || allocator_find_unwinder(item->image, &item->unwinder) == -ENOMEM)

@@ -12,8 +12,10 @@
 #include <string.h>
 
 /* mimalloc has some 120 names, each of which may be in two symbol tables. */
-#define CANDIDATES_MAX	   1024
+#define CANDIDATES_MAX 1024
+/* Of code that is decoded for probe sites: jemalloc has 60 KiB in its functions. */
 #define FUNCTION_BYTES_MAX ((size_t)256 << 10)
+#define CODE_BYTES_MAX	   ((size_t)4 << 20)
 
 static const char not_code[] = "its address is not in the file's code";
 static const char is_go[] = "it is Go code, which must not be probed";
@@ -26,7 +28,7 @@ struct candidate {
 	size_t family;				/* index in families[], or one of these two: */
 #define FAMILY_PREFIXED FAMILY_COUNT
 #define FAMILY_CUSTOM	(FAMILY_COUNT + 1)
-	bool throws, dynamic;
+	bool throws, dynamic, indirect;
 	uint64_t vaddr, size;
 };
 
@@ -142,28 +144,6 @@ static void drop_other_families(struct candidates *candidates)
 	candidates->count = kept;
 }
 
-/*
- * Takes out what table marks as indirect: such a symbol's address is that of a resolver, which runs
- * once and returns the function, so a probe there sees no allocation.
- */
-static void drop_indirect(struct candidates *candidates, const struct symtab *table)
-{
-	const char *name;
-	Elf64_Sym symbol;
-
-	for (size_t i = 0; symtab_get(table, i, &symbol, &name); i++) {
-		size_t kept = 0;
-
-		if (ELF64_ST_TYPE(symbol.st_info) != STT_GNU_IFUNC || symbol.st_shndx == SHN_UNDEF)
-			continue;
-		for (size_t c = 0; c < candidates->count; c++) {
-			if (candidates->items[c].vaddr != symbol.st_value)
-				candidates->items[kept++] = candidates->items[c];
-		}
-		candidates->count = kept;
-	}
-}
-
 static int compare_order(const struct candidate *x, const struct candidate *y)
 {
 	if (x->family != y->family) /* the user's own come first: they say what is meant */
@@ -191,11 +171,58 @@ static int by_order(const void *a, const void *b)
 	return compare_order(a, b);
 }
 
+/* The first of the candidates, by address, that is not below vaddr. */
+static size_t lower_bound(const struct candidates *candidates, uint64_t vaddr)
+{
+	size_t low = 0, high = candidates->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (candidates->items[middle].vaddr < vaddr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/*
+ * Takes out what table marks as indirect: such a symbol's address is that of a resolver, which runs
+ * once and returns the function, so a probe there sees no allocation. They are sorted by address.
+ */
+static void drop_indirect(struct candidates *candidates, const struct symtab *table)
+{
+	size_t kept = 0;
+	const char *name;
+	Elf64_Sym symbol;
+
+	for (size_t i = 0; symtab_get(table, i, &symbol, &name); i++) {
+		if (ELF64_ST_TYPE(symbol.st_info) != STT_GNU_IFUNC || symbol.st_shndx == SHN_UNDEF)
+			continue;
+		for (size_t c = lower_bound(candidates, symbol.st_value);
+		     c < candidates->count && candidates->items[c].vaddr == symbol.st_value &&
+		     !candidates->items[c].indirect;
+		     c++)
+			candidates->items[c].indirect = true;
+	}
+	for (size_t c = 0; c < candidates->count; c++) {
+		if (!candidates->items[c].indirect)
+			candidates->items[kept++] = candidates->items[c];
+	}
+	candidates->count = kept;
+}
+
+static void sort_by_address(struct candidates *candidates)
+{
+	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_address);
+}
+
+/* Of those at one address, which follow each other, the first stays. */
 static void merge_aliases(struct candidates *candidates)
 {
 	size_t kept = 0;
 
-	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_address);
 	for (size_t i = 1; i < candidates->count; i++) {
 		struct candidate *last = &candidates->items[kept];
 		const struct candidate *candidate = &candidates->items[i];
@@ -248,6 +275,7 @@ static int find_candidates(const struct image *image, const struct image *symbol
 		return err;
 	if (is_dynamic_linker(dynamic))
 		return -ENOENT;
+	sort_by_address(candidates);
 	drop_indirect(candidates, dynamic);
 	if (!symtab_load(symbols ? symbols : image, ".symtab", ".strtab", &table))
 		drop_indirect(candidates, &table);
@@ -282,8 +310,12 @@ static uint64_t size_of(const struct candidate *candidate, const struct code_ran
 	return 0;
 }
 
-/* 0, -ENOEXEC where the function cannot be probed, -ENOMEM, or -errno of reading. */
-static int choose_site(const struct image *image, struct allocator_function *function)
+/*
+ * *code_left: bytes of code that may be looked at yet. 0, -ENOEXEC where the function cannot be probed,
+ * -ENOMEM, or -errno of reading.
+ */
+static int choose_site(const struct image *image, struct allocator_function *function,
+		       size_t *code_left)
 {
 	const struct probe_wish wish = {
 		.arguments = function->arguments,
@@ -297,8 +329,9 @@ static int choose_site(const struct image *image, struct allocator_function *fun
 	int err;
 
 	if ((image->machine == EM_X86_64 || image->machine == EM_AARCH64) && function->size &&
-	    function->size <= FUNCTION_BYTES_MAX) {
+	    function->size <= FUNCTION_BYTES_MAX && function->size <= *code_left) {
 		size = function->size;
+		*code_left -= size;
 		code = malloc(size);
 		if (!code)
 			return -ENOMEM;
@@ -348,7 +381,7 @@ static int leave_out(struct allocator *allocator, char *name, const char *reason
 
 static int add_function(const struct image *image, const struct candidate *candidate,
 			const struct code_ranges *ranges, const struct go_text *go_text,
-			struct allocator *allocator)
+			size_t *code_left, struct allocator *allocator)
 {
 	struct allocator_function function = {
 		.shape = candidate->function->shape,
@@ -369,7 +402,7 @@ static int add_function(const struct image *image, const struct candidate *candi
 		return leave_out(allocator, name, not_code);
 	if (go_text_holds(go_text, function.vaddr))
 		return leave_out(allocator, name, is_go);
-	err = choose_site(image, &function);
+	err = choose_site(image, &function, code_left);
 	if (err == -ENOEXEC)
 		return leave_out(allocator, name, not_instructions);
 	if (err) {
@@ -385,6 +418,7 @@ static int add_function(const struct image *image, const struct candidate *candi
 static int add_functions(const struct image *image, const struct candidates *candidates,
 			 const struct code_ranges *ranges, struct allocator *allocator)
 {
+	size_t code_left = CODE_BYTES_MAX;
 	struct go_text go_text;
 	bool allocates = false;
 	int err = go_text_load(image, ranges, &go_text);
@@ -395,7 +429,8 @@ static int add_functions(const struct image *image, const struct candidates *can
 	if (!allocator->functions)
 		return -ENOMEM;
 	for (size_t i = 0; i < candidates->count; i++) {
-		err = add_function(image, &candidates->items[i], ranges, &go_text, allocator);
+		err = add_function(image, &candidates->items[i], ranges, &go_text, &code_left,
+				   allocator);
 		if (err)
 			return err;
 	}
@@ -531,6 +566,7 @@ int allocator_find_unwinder(const struct image *image, struct allocator **out)
 		return err;
 	if (!candidates.count)
 		return -ENOENT;
+	sort_by_address(&candidates);
 	merge_aliases(&candidates);
 	allocator = calloc(1, sizeof(*allocator));
 	if (!allocator)

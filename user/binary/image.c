@@ -448,6 +448,7 @@ static int decompress(const uint8_t *packed, size_t packed_size, size_t max_size
 		    Z_OK ||
 	    written != chdr.ch_size)
 		return -EIO;
+	bytes[written] = 0;
 	*data = TAKE(bytes);
 	*size = chdr.ch_size;
 	return 0;
@@ -490,7 +491,8 @@ struct symbol_visit {
 	const struct image *image;
 	int (*visit)(const struct image_symbol *symbol, void *context);
 	void *context;
-	GElf_Word type; /* of the tables to be read in this pass */
+	GElf_Word type; /* of the table to be read in this pass */
+	bool found; /* a file has one of each type; a hostile one, thousands with the same bytes */
 	uint64_t name_bytes;
 };
 
@@ -542,8 +544,9 @@ static int visit_table(const struct image_section_info *section, void *context)
 	Elf_Scn *scn;
 	int ret;
 
-	if (header->sh_type != v->type)
+	if (header->sh_type != v->type || v->found)
 		return 0;
+	v->found = true;
 	if (header->sh_entsize != sizeof(Elf64_Sym) || header->sh_flags & SHF_COMPRESSED)
 		return -ENOEXEC;
 	scn = elf_getscn(v->image->elf, header->sh_link);
@@ -574,5 +577,6 @@ int image_for_each_function(const struct image *image,
 	if (ret)
 		return ret;
 	v.type = SHT_SYMTAB;
+	v.found = false;
 	return image_for_each_section(image, visit_table, &v);
 }

@@ -87,8 +87,9 @@ struct image_symbol {
 };
 
 /*
- * Calls visit for every defined STT_FUNC or STT_GNU_IFUNC symbol of .dynsym, then of .symtab, until
- * it returns non-zero, which is then returned. 0 at the end, or -errno where the tables are broken.
+ * Calls visit for every defined STT_FUNC or STT_GNU_IFUNC symbol of .dynsym, then of .symtab (the
+ * first section of each type), until it returns non-zero, which is then returned. 0 at the end, or
+ * -errno where the tables are broken.
  */
 int image_for_each_function(const struct image *image,
 			    int (*visit)(const struct image_symbol *symbol, void *context),
@@ -113,7 +114,8 @@ int image_for_each_section(const struct image *image,
 
 /*
  * The bytes of a section by name (".eh_frame", ".gnu_debugdata", ...), read into memory the caller
- * frees, decompressed where SHF_COMPRESSED. 0, -ENOENT, -E2BIG over max_size, -ENOMEM, -EIO.
+ * frees, decompressed where SHF_COMPRESSED, with a NUL behind them. 0, -ENOENT, -E2BIG over max_size,
+ * -ENOMEM, -EIO.
  */
 int image_section(const struct image *image, const char *name, size_t max_size, uint8_t **data,
 		  size_t *size, uint64_t *vaddr);

@@ -15,7 +15,7 @@
 struct symtab {
 	uint8_t *entries; /* owned */
 	size_t entries_size;
-	uint8_t *strings; /* owned */
+	uint8_t *strings; /* owned; with a NUL behind them */
 	size_t strings_size;
 };
 
@@ -25,7 +25,9 @@ int symtab_load(const struct image *image, const char *section, const char *stri
 void symtab_deinit(struct symtab *table);
 
 size_t symtab_count(const struct symtab *table);
-/* false: no such entry. *name is borrowed from table; "" where the string table does not hold it.
+/*
+ * false: no such entry. *name is borrowed from table, and may be as long as that; "" where the string
+ * table does not hold it.
  */
 bool symtab_get(const struct symtab *table, size_t index, Elf64_Sym *symbol, const char **name);
 
