@@ -80,20 +80,45 @@ static int report_image(const struct probed_image *item, struct profile *profile
 	return profile_add_probe(profile, item->image->path, origin, functions, left_out);
 }
 
-/* Is the function one that was found in the target? */
-static bool is_found(const struct target_record *target, const char *name)
+static bool matches(const char *name, const char *wanted, bool is_prefix)
+{
+	return is_prefix ? !strncmp(name, wanted, strlen(wanted)) : !strcmp(name, wanted);
+}
+
+/* Has the image a function of this name, or prefix, be it probed or not? */
+static bool has_function(const struct probed_image *item, const char *wanted, bool is_prefix)
+{
+	const struct allocator *allocator = item->allocator;
+
+	for (size_t i = 0; allocator && i < allocator->function_count; i++) {
+		if (matches(allocator->functions[i].name, wanted, is_prefix))
+			return true;
+	}
+	if (!allocator)
+		return false;
+	vec_for_each(left_out, &allocator->left_out) {
+		if (matches(left_out->name, wanted, is_prefix))
+			return true;
+	}
+	return false;
+}
+
+static bool is_symbol_found(const struct target_record *target, const char *name)
 {
 	vec_for_each(item, &target->images) {
-		for (size_t i = 0; item->allocator && i < item->allocator->function_count; i++) {
-			if (!strcmp(item->allocator->functions[i].name, name))
-				return true;
-		}
-		if (!item->allocator)
-			continue;
-		vec_for_each(left_out, &item->allocator->left_out) {
-			if (!strcmp(left_out->name, name))
-				return true;
-		}
+		if (has_function(item, name, false))
+			return true;
+	}
+	return false;
+}
+
+static bool is_prefix_found(const struct target_record *target,
+			    const struct allocator_prefix *prefix)
+{
+	vec_for_each(item, &target->images) {
+		if (allocator_is_prefixed(item->image, prefix) &&
+		    has_function(item, prefix->prefix, true))
+			return true;
 	}
 	return false;
 }
@@ -114,7 +139,7 @@ int coverage_report(const struct recording *recording, const struct target_recor
 	for (size_t i = 0; i < extras->function_count && !err; i++) {
 		const char *name = extras->functions[i].name;
 
-		if (!is_found(target, name))
+		if (!is_symbol_found(target, name))
 			err = profile_add_warning(
 				profile,
 				"--symbol %s: no mapped file defines a function of this name",
@@ -122,13 +147,8 @@ int coverage_report(const struct recording *recording, const struct target_recor
 	}
 	for (size_t i = 0; i < extras->prefix_count && !err; i++) {
 		const struct allocator_prefix *prefix = &extras->prefixes[i];
-		bool found = false;
 
-		vec_for_each(item, &target->images) {
-			if (item->allocator)
-				found |= allocator_is_prefixed(item->image, prefix);
-		}
-		if (!found)
+		if (!is_prefix_found(target, prefix))
 			err = profile_add_warning(
 				profile,
 				"--allocator %s:%s: no such file is mapped, or it "

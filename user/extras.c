@@ -97,8 +97,9 @@ int extras_add_symbol(struct allocator_extras *extras, const char *text)
 		return -EINVAL;
 	}
 	function.name = name;
-	/* A function that a C++ compiler has named may throw, as far as can be known. */
-	function.throws = shape_allocates(function.shape) && strncmp(name, "_Z", 2) == 0;
+	/* A function that a compiler of C++ or Rust has named may throw, as far as can be known. */
+	function.throws = shape_allocates(function.shape) &&
+			  (!strncmp(name, "_Z", 2) || !strncmp(name, "_R", 2));
 	grown[extras->function_count++] = function;
 	return 0;
 }

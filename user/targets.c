@@ -160,6 +160,26 @@ static bool has_throwing(const struct allocator *allocator, bool custom)
 	return false;
 }
 
+/* Has it functions that the user named, and whose returns are probed? */
+static bool has_custom(const struct allocator *allocator)
+{
+	for (size_t i = 0; i < allocator->function_count; i++) {
+		if (allocator->functions[i].custom &&
+		    shape_allocates(allocator->functions[i].shape))
+			return true;
+	}
+	return false;
+}
+
+static bool has_unwinder(const struct target_record *target)
+{
+	vec_for_each(item, &target->images) {
+		if (item->unwinder)
+			return true;
+	}
+	return false;
+}
+
 /*
  * How the functions of an image that may throw are probed. A guard helps where it is known who will
  * unwind: the image itself, by a function with a name, or another one. Without it an allocator's own
@@ -172,7 +192,7 @@ static enum tracer_throwing choose_throwing(const struct recording *recording,
 	if (!has_throwing(item->allocator, false))
 		return THROWING_LEFT_OUT;
 	if (tracer_can_guard(recording->tracer) &&
-	    (item->unwinder || item->allocator->throws_by_import) &&
+	    (item->unwinder || (item->allocator->throws_by_import && has_unwinder(target))) &&
 	    !shadow_stack_exists(target->process->pid))
 		return THROWING_GUARDED;
 	if (recording->settings->probe_throwing)
@@ -184,14 +204,18 @@ static enum tracer_throwing choose_throwing(const struct recording *recording,
 	return THROWING_LEFT_OUT;
 }
 
-/* Guards into all images that unwind, if there is anything to guard. */
+/*
+ * Guards into all images that unwind, if there is anything to guard. That a function of the user's
+ * lets no exception pass is a guess from its name: those are guarded, too, where they can be.
+ */
 static int guard(struct recording *recording, struct target_record *target)
 {
-	bool needed = false;
+	bool can = tracer_can_guard(recording->tracer), needed = false;
 	int err = 0;
 
 	vec_for_each(item, &target->images)
-		needed |= item->throwing == THROWING_GUARDED;
+		needed |= item->throwing == THROWING_GUARDED ||
+			  (can && item->allocator && has_custom(item->allocator));
 	vec_for_each(item, &target->images) {
 		if (!needed || !item->unwinder || item->guarded || err)
 			continue;

@@ -237,6 +237,40 @@ static void a_call_is_known_by_what_it_calls(void **state)
 	allocator_free(allocator);
 }
 
+/* Their names tell nothing; that the image has a way to throw does. */
+static void functions_of_the_users_may_throw_where_there_are_exceptions(void **state)
+{
+	struct family_function functions[] = {
+		{.name = "get", .shape = SHAPE_MALLOC, .arguments = {0}},
+		{.name = "also_get", .shape = SHAPE_MALLOC, .arguments = {0}},
+		{.name = "put", .shape = SHAPE_FREE, .arguments = {0}},
+	};
+	const struct allocator_extras extras = {.functions = functions, .function_count = 3};
+	const struct piece get = {"get", "test %rdi, %rdi; js 1f; 1: ret", FUNCTION},
+			   other = {NULL, ".globl also_get; .set also_get, get", TEXT},
+			   put = {"put", "ret", FUNCTION};
+	struct allocator *allocator;
+
+	(void)state;
+	allocator = FIND_WITH(&extras, get, other, put);
+	assert_false(allocator->functions[0].throws);
+	/* Either of the two names, and the other is told of. */
+	assert_int_equal(allocator->function_count, 2);
+	assert_int_equal(allocator->left_out.count, 1);
+	assert_non_null(strstr(allocator->left_out.items[0].reason, "another name"));
+	allocator_free(allocator);
+
+	allocator = FIND_WITH(&extras, get, put, {"thrower", "jmp __cxa_throw@PLT", FUNCTION});
+	assert_true(probed(allocator, "get")->throws);
+	assert_false(probed(allocator, "put")->throws);
+	allocator_free(allocator);
+
+	allocator = FIND_WITH(&extras, get, put,
+			      {NULL, ".section .gcc_except_table, \"a\"; .byte 0", TEXT});
+	assert_true(probed(allocator, "get")->throws);
+	allocator_free(allocator);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +281,7 @@ int main(void)
 		cmocka_unit_test(a_function_that_runs_on_into_another_is_not_probed_there),
 		cmocka_unit_test(what_may_not_throw_is_not_left_to_what_may),
 		cmocka_unit_test(a_call_is_known_by_what_it_calls),
+		cmocka_unit_test(functions_of_the_users_may_throw_where_there_are_exceptions),
 	};
 
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

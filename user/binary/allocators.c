@@ -20,6 +20,7 @@
 static const char not_code[] = "its address is not in the file's code";
 static const char is_go[] = "it is Go code, which must not be probed";
 static const char not_instructions[] = "what stands there are no instructions";
+static const char is_alias[] = "it is another name of a probed function";
 
 /* A symbol of a known name. */
 struct candidate {
@@ -37,11 +38,16 @@ struct candidates {
 	const struct allocator_extras *extras; /* may be NULL */
 	struct candidate *items;	       /* owned */
 	size_t count, capacity;
+	struct {
+		const char **items; /* owned; what they say is the extras' */
+		size_t count, capacity;
+	} aliases; /* names that the user gave to what has another already */
 };
 
 static void candidates_deinit(struct candidates *candidates)
 {
 	free(candidates->items);
+	free(candidates->aliases.items);
 }
 
 bool allocator_is_prefixed(const struct image *image, const struct allocator_prefix *prefix)
@@ -218,10 +224,21 @@ static void sort_by_address(struct candidates *candidates)
 	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_address);
 }
 
-/* Of those at one address, which follow each other, the first stays. */
-static void merge_aliases(struct candidates *candidates)
+/* Is a symbol another of the user's names for last? Either may be in two symbol tables. */
+static bool is_new_alias(const struct candidates *candidates, const struct candidate *last,
+			 const struct candidate *candidate)
+{
+	size_t count = candidates->aliases.count;
+
+	return candidate->family == FAMILY_CUSTOM && candidate->function != last->function &&
+	       (!count || candidates->aliases.items[count - 1] != candidate->function->name);
+}
+
+/* Of those at one address, which follow each other, the first stays. 0 or -ENOMEM. */
+static int merge_aliases(struct candidates *candidates)
 {
 	size_t kept = 0;
+	int err = 0;
 
 	for (size_t i = 1; i < candidates->count; i++) {
 		struct candidate *last = &candidates->items[kept];
@@ -235,9 +252,12 @@ static void merge_aliases(struct candidates *candidates)
 			last->size = candidate->size;
 		last->throws |= candidate->throws;
 		last->dynamic |= candidate->dynamic;
+		if (!err && is_new_alias(candidates, last, candidate))
+			err = vec_push(&candidates->aliases, candidate->function->name);
 	}
 	candidates->count = kept + 1;
 	qsort(candidates->items, candidates->count, sizeof(*candidates->items), by_order);
+	return err;
 }
 
 /*
@@ -280,10 +300,7 @@ static int find_candidates(const struct image *image, const struct image *symbol
 	if (!symtab_load(symbols ? symbols : image, ".symtab", ".strtab", &table))
 		drop_indirect(candidates, &table);
 	symtab_deinit(&table);
-	if (!candidates->count)
-		return -ENOENT;
-	merge_aliases(candidates);
-	return 0;
+	return candidates->count ? merge_aliases(candidates) : -ENOENT;
 }
 
 /* --- what is to be known of each --- */
@@ -434,6 +451,12 @@ static int add_functions(const struct image *image, const struct candidates *can
 		if (err)
 			return err;
 	}
+	vec_for_each(alias, &candidates->aliases) {
+		char *name = strdup(*alias);
+
+		if (!name || leave_out(allocator, name, is_alias))
+			return -ENOMEM;
+	}
 	for (size_t i = 0; i < allocator->function_count; i++)
 		allocates |= shape_allocates(allocator->functions[i].shape);
 	return allocates || candidates->items[0].family == FAMILY_CUSTOM ? 0 : -ENOENT;
@@ -477,6 +500,32 @@ static bool imports_throwing(const struct symtab *dynamic)
 	       symtab_needs(dynamic, "_ZSt17__throw_bad_allocv");
 }
 
+static int is_except_table(const struct image_section_info *section, void *context)
+{
+	(void)context;
+	return !strcmp(section->name, ".gcc_except_table");
+}
+
+/*
+ * May exceptions pass through its functions, whatever these are called? It throws some itself, or has
+ * code that is to run when one passes.
+ */
+static bool has_exceptions(const struct image *image, const struct symtab *dynamic)
+{
+	return imports_throwing(dynamic) || image_for_each_section(image, is_except_table, NULL);
+}
+
+/* What the user named tells nothing by its name; of the families' functions it is known. */
+static void mark_throwing(struct candidates *candidates)
+{
+	for (size_t i = 0; i < candidates->count; i++) {
+		struct candidate *candidate = &candidates->items[i];
+
+		candidate->throws |= candidate->family == FAMILY_CUSTOM &&
+				     shape_allocates(candidate->function->shape);
+	}
+}
+
 static void cleanup_allocator(struct allocator **allocator)
 {
 	allocator_free(*allocator);
@@ -501,6 +550,8 @@ int allocator_find(const struct image *image, const struct image *symbols,
 		return -ENOMEM;
 	describe(&candidates, allocator);
 	allocator->throws_by_import = imports_throwing(&dynamic);
+	if (has_exceptions(image, &dynamic))
+		mark_throwing(&candidates);
 	err = code_ranges_load(image, &ranges);
 	if (!err)
 		err = add_functions(image, &candidates, &ranges, allocator);
@@ -567,13 +618,15 @@ int allocator_find_unwinder(const struct image *image, struct allocator **out)
 	if (!candidates.count)
 		return -ENOENT;
 	sort_by_address(&candidates);
-	merge_aliases(&candidates);
+	err = merge_aliases(&candidates);
 	allocator = calloc(1, sizeof(*allocator));
-	if (!allocator)
+	if (err || !allocator)
 		return -ENOMEM;
 	err = code_ranges_load(image, &ranges);
 	if (!err)
 		err = add_functions(image, &candidates, &ranges, allocator);
+	if (!err && !allocator->function_count) /* none that a guard could be put into */
+		err = -ENOENT;
 	if (err)
 		return err;
 	*out = TAKE(allocator);
