@@ -212,6 +212,29 @@ static void what_may_not_throw_is_not_left_to_what_may(void **state)
 	allocator_free(allocator);
 }
 
+/* rpmalloc's operator new is malloc, by another name: so it cannot throw. */
+static void what_is_malloc_by_another_name_does_not_throw(void **state)
+{
+	struct family_function get = {.name = "get", .shape = SHAPE_MALLOC, .arguments = {0}};
+	const struct allocator_extras extras = {.functions = &get, .function_count = 1};
+	const struct piece
+		names = {NULL,
+			 ".globl malloc, _Znwm, get\n"
+			 ".type malloc, @function; .type _Znwm, @function; .type get, @function\n"
+			 "malloc: _Znwm: get: test %rdi, %rdi; js 1f; 1: ret",
+			 TEXT},
+		except = {NULL, ".section .gcc_except_table, \"a\"; .byte 0", TEXT};
+	struct allocator *allocator;
+
+	(void)state;
+	allocator = FIND(names, plain_free, except);
+	assert_false(probed(allocator, "malloc")->throws);
+	allocator_free(allocator);
+	allocator = FIND_WITH(&extras, names, plain_free, except);
+	assert_false(probed(allocator, "get")->throws);
+	allocator_free(allocator);
+}
+
 static void a_call_is_known_by_what_it_calls(void **state)
 {
 	struct allocator *allocator;
@@ -280,6 +303,7 @@ int main(void)
 		cmocka_unit_test(a_function_of_the_users_that_is_a_jump_is_left_to_where_it_leads),
 		cmocka_unit_test(a_function_that_runs_on_into_another_is_not_probed_there),
 		cmocka_unit_test(what_may_not_throw_is_not_left_to_what_may),
+		cmocka_unit_test(what_is_malloc_by_another_name_does_not_throw),
 		cmocka_unit_test(a_call_is_known_by_what_it_calls),
 		cmocka_unit_test(functions_of_the_users_may_throw_where_there_are_exceptions),
 	};

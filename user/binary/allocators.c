@@ -29,7 +29,9 @@ struct candidate {
 	size_t family;				/* index in families[], or one of these two: */
 #define FAMILY_PREFIXED FAMILY_COUNT
 #define FAMILY_CUSTOM	(FAMILY_COUNT + 1)
-	bool throws, dynamic, indirect;
+	bool throws;
+	bool is_calm; /* one of its names is of a function that does not throw */
+	bool dynamic, indirect;
 	uint64_t vaddr, size;
 };
 
@@ -70,6 +72,7 @@ static int add_candidate(struct candidates *candidates, const struct image_symbo
 					    .prefix = prefix,
 					    .family = family,
 					    .throws = function->throws,
+					    .is_calm = family != FAMILY_CUSTOM && !function->throws,
 					    .dynamic = symbol->dynamic,
 					    .vaddr = symbol->vaddr,
 					    .size = symbol->size,
@@ -251,6 +254,7 @@ static int merge_aliases(struct candidates *candidates)
 		if (candidate->size > last->size)
 			last->size = candidate->size;
 		last->throws |= candidate->throws;
+		last->is_calm |= candidate->is_calm;
 		last->dynamic |= candidate->dynamic;
 		if (!err && is_new_alias(candidates, last, candidate))
 			err = vec_push(&candidates->aliases, candidate->function->name);
@@ -402,7 +406,7 @@ static int add_function(const struct image *image, const struct candidate *candi
 {
 	struct allocator_function function = {
 		.shape = candidate->function->shape,
-		.throws = candidate->throws,
+		.throws = candidate->throws && !candidate->is_calm,
 		.custom = candidate->family >= FAMILY_PREFIXED,
 		.vaddr = candidate->vaddr,
 		.size = size_of(candidate, ranges),
