@@ -149,11 +149,13 @@ check-vm: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
 	@tests/vm/run.sh $(BUILD) $(BIN)
 
-# The parser of call frame information against libFuzzer, with ASan and UBSan, for ten minutes.
+# What reads hostile files against libFuzzer, with ASan and UBSan, for ten minutes each: the parser of
+# call frame information, and the search for allocators.
 .PHONY: fuzz
 fuzz: setup
-	@tools/setup.sh libclang-rt-dev
+	@tools/setup.sh libclang-rt-dev xz-utils
 	@tests/fuzz/eh_frame.sh $(BUILD) 600
+	@tests/fuzz/allocators.sh $(BUILD) 600
 
 # What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator.
 TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump

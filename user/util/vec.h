@@ -39,8 +39,10 @@ static inline int vec_reserve(void **items, size_t *capacity, size_t count, size
 		vec_err_;                                                                          \
 	})
 
+/* An empty one may have no items at all, and to NULL nothing may be added, not even 0. */
 #define vec_for_each(item, v)                                                                      \
-	for (__typeof__(*(v)->items) *item = (v)->items, *vec_end_##item = item + (v)->count;      \
+	for (__typeof__(*(v)->items) *item = (v)->items,                                           \
+				     *vec_end_##item = (v)->count ? item + (v)->count : item;      \
 	     item < vec_end_##item; item++)
 
 #endif
