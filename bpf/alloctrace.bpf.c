@@ -11,6 +11,9 @@
  *   free_entry        a free needs no return
  *   unwind_entry      where exceptions may pass through a call whose return is awaited
  *   map_session, map_entry, map_return, unmap_entry: the same for mmap and its kind
+ *   target_exec       a target executes another program
+ *   family_fork       where children are followed: one more of them,
+ *   family_exit       and one less
  *
  * The loader loads the ones that its way of attaching, and what is to be recorded, needs. Only data
  * flow is here; sample.bpf.h, stack.bpf.h, live.bpf.h, exception.bpf.h and region.bpf.h do the work.
@@ -282,6 +285,42 @@ int target_exec(void *ctx)
 		return 0;
 	target->mappings = 0;
 	__sync_fetch_and_add(&target->epoch, 1);
+	return 0;
+}
+
+/*
+ * The child is one of the family from here on, so that what it starts itself is too, although the
+ * user side may not have heard of it yet.
+ */
+SEC("raw_tp/sched_process_fork")
+int family_fork(__u64 *ctx)
+{
+	struct task_struct *child = (struct task_struct *)ctx[1];
+	struct fork_event event = {.parent = bpf_get_current_pid_tgid() >> 32};
+	struct family_member *parent = bpf_map_lookup_elem(&family, &event.parent), member = {};
+
+	if (!parent)
+		return 0;
+	event.child = BPF_CORE_READ(child, tgid);
+	if (event.child == event.parent) /* a thread */
+		return 0;
+	event.root = member.root = parent->root;
+	event.time = member.time = bpf_ktime_get_ns();
+	if (bpf_map_update_elem(&family, &event.child, &member, BPF_ANY) ||
+	    bpf_ringbuf_output(&forks, &event, sizeof(event), 0))
+		__sync_fetch_and_add(&forks_missed, 1);
+	return 0;
+}
+
+/* The last thread of a process ends, after which it can start nothing more. */
+SEC("raw_tp/sched_process_exit")
+int family_exit(void *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (bpf_map_lookup_elem(&family, &tgid) && !BPF_CORE_READ(task, signal, live.counter))
+		bpf_map_delete_elem(&family, &tgid);
 	return 0;
 }
 

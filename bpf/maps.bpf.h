@@ -150,6 +150,22 @@ struct {
 	__uint(max_entries, 4096);
 } region_events SEC(".maps");
 
+/* By tgid; those that run. Only where children are followed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct family_member);
+} family SEC(".maps");
+
+/* What that grows by: struct fork_event, in order. Those that found no room are only counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} forks SEC(".maps");
+__u64 forks_missed;
+
 /* The state of a walk: the frame that is being left, and what is kept of the ones before. */
 struct walk {
 	__u64 pc; /* return address into this frame, or the exact pc if `exact` */

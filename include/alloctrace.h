@@ -247,6 +247,21 @@ struct region_event {
 /* The room for events that have not been read. */
 #define REGION_RING_BYTES (4U << 20)
 
+/* Where children are followed: a target that was given, or a process that it or such a one started. */
+struct family_member {
+	__u64 time; /* of its start, ns of CLOCK_MONOTONIC; 0: it was given */
+	__u32 root; /* slot of the given one that it comes from */
+	__u32 pad;
+};
+
+/* A member has started another one: with its id, the time names the child for ever. */
+struct fork_event {
+	__u64 time;
+	__u32 parent, child;
+	__u32 root;
+	__u32 pad;
+};
+
 /* Allocations of one stack in one size class. */
 struct count_key {
 	__u64 stack;
@@ -307,6 +322,8 @@ _Static_assert(sizeof(struct unwind_mapping) == 40, "ABI");
 _Static_assert(sizeof(struct unwind_row_pair) == 8, "ABI");
 _Static_assert(sizeof(struct unwind_page) == 8, "ABI");
 _Static_assert(sizeof(struct stack) == 8 + 8 * MAX_FRAMES, "ABI");
+_Static_assert(sizeof(struct family_member) == 16, "ABI");
+_Static_assert(sizeof(struct fork_event) == 24, "ABI");
 _Static_assert(sizeof(struct pending_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_block) == 24, "ABI");

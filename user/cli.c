@@ -25,11 +25,14 @@ enum {
 	OPTION_SYMBOL,
 	OPTION_PROBE_THROWING,
 	OPTION_MMAP,
+	OPTION_FOLLOW,
 };
 
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", 1},
 	{"pid", 'p', "PID[,PID...]", 0, "Trace these processes; may be repeated", 0},
+	{"follow", OPTION_FOLLOW, NULL, 0,
+	 "Trace what these start from now on too, as processes of their own", 0},
 	{"duration", 'd', "TIME", 0,
 	 "Stop after TIME: 60 or 60s, 500ms, 5m, 1h (default: when the process ends, or at Ctrl-C)",
 	 0},
@@ -203,6 +206,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 	case OPTION_ATTACH:
 		settings->attach = (enum tracer_kind)choose("--attach", argument, tracer_kind_names,
 							    TRACER_KINDS);
+		return 0;
+	case OPTION_FOLLOW:
+		settings->follow = true;
 		return 0;
 	case OPTION_MAX_LIVE:
 		return parse_limit("--max-live", argument, &settings->max_live);

@@ -36,6 +36,7 @@ struct settings {
 		size_t count, capacity;
 	} pids;		    /* owned; each once */
 	char **command;	    /* borrowed from argv, NULL-terminated; NULL: none */
+	bool follow;	    /* what the targets start, too */
 	int64_t duration;   /* ns; 0: until the target ends or a signal comes */
 	uint64_t period;    /* bytes between samples on average */
 	const char *output; /* borrowed; NULL: the default name in the current folder */

@@ -130,7 +130,7 @@ int coverage_report(const struct recording *recording, const struct target_recor
 	int err = 0;
 
 	vec_for_each(item, &target->images) {
-		if (item->allocator && !err)
+		if (item->allocator && !item->image->expected && !err)
 			err = report_image(item, profile);
 		if (item->search_error && !err)
 			err = profile_add_warning(profile, "%s: not searched for an allocator: %s",

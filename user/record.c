@@ -1,6 +1,7 @@
 #include "record.h"
 
 #include "command.h"
+#include "follow.h"
 #include "hazards.h"
 #include "report.h"
 #include "targets.h"
@@ -28,15 +29,28 @@
 /* How often memory and CPU time are read and the progress line is renewed. */
 #define TICK_NS 1000000000LL
 
+/*
+ * How often it is looked what followed processes have mapped: what one executes may bring another
+ * allocator, of which the kernel's wakeup for many events would come too late.
+ */
+#define LOOK_NS 50000000LL
+
 /* Below this many bytes a sample, live blocks are counted in millions. */
 #define DENSE_PERIOD   (64 * 1024)
 #define DEFAULT_LIVE   (256 * 1024)
 #define DENSE_LIVE     (4 * 1024 * 1024)
 #define DEFAULT_STACKS (64 * 1024)
 
-/* Rows of unwind tables, 4 bytes each, for what is loaded later: four libraries as large as LLVM.
+/*
+ * Rows of unwind tables, 4 bytes each, for what is loaded later: four libraries as large as LLVM, or
+ * four times that for the programs that followed children execute.
  */
-#define MORE_ROWS (256 * 1024)
+#define MORE_ROWS	   (256 * 1024)
+#define MORE_ROWS_FOLLOWED (1024 * 1024)
+
+/* Executable mappings that a target may get while it is recorded; and what a followed child has. */
+#define MORE_MAPPINGS	  512
+#define FOLLOWED_MAPPINGS 96
 
 /* The initial pid namespace's inode (linux/proc_ns.h). BPF sees its pids. */
 #define INITIAL_PID_NAMESPACE 0xEFFFFFFCU
@@ -108,12 +122,15 @@ static int open_tracer(struct recording *recording)
 	struct tracer_options options = {
 		.kind = settings->attach,
 		.period = settings->period,
-		.targets = (uint32_t)(settings->command ? 1 : settings->pids.count),
+		.targets = settings->follow ? MAX_TARGETS : (uint32_t)recording->targets.count,
+		.follow = settings->follow,
+		.mappings = (MAX_TARGETS - (uint32_t)recording->targets.count) *
+			    (settings->follow ? FOLLOWED_MAPPINGS : 0),
 		.max_live = settings->max_live		      ? settings->max_live
 			    : settings->period < DENSE_PERIOD ? DENSE_LIVE
 							      : DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
-		.more_rows = MORE_ROWS,
+		.more_rows = settings->follow ? MORE_ROWS_FOLLOWED : MORE_ROWS,
 		.mmap = settings->extras.mappings,
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
@@ -121,7 +138,7 @@ static int open_tracer(struct recording *recording)
 	int err;
 
 	vec_for_each(target, &recording->targets)
-		options.mappings += (uint32_t)target->process->mappings.count;
+		options.mappings += (uint32_t)target->process->mappings.count + MORE_MAPPINGS;
 	err = tracer_new(&options, &recording->tracer);
 	if (!err)
 		err = read_images(recording);
@@ -147,6 +164,8 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 	err = targets_find_allocators(recording, target);
 	if (!err)
 		err = tracer_set_target(recording->tracer, target->slot, pid);
+	if (!err && recording->settings->follow)
+		err = follow_begin(recording, target);
 	if (!err)
 		err = tracer_map(recording->tracer, target->slot, target->process);
 	if (!err)
@@ -159,36 +178,18 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 		log_error("cannot attach to process %d: %s", pid, strerror(-err));
 		return err == -EPERM || err == -EACCES ? EXIT_PERMISSION : EXIT_OTHER;
 	}
-	if (!target->probed) {
+	if (!targets_has_allocator(target) && !recording->settings->follow) {
 		hazards_say_nothing_to_probe(target);
 		return EXIT_NOTHING;
 	}
 	return EXIT_OK;
 }
 
-/* Calls seen so far, by which the counts of a recording differ from those of its probes. */
-static void read_seen(const struct recording *recording, const struct target_record *target,
-		      uint64_t *calls, uint64_t *frees)
-{
-	uint64_t counters[COUNTER_COUNT] = {0};
-
-	tracer_counters(recording->tracer, target->slot, counters);
-	*calls = counters[COUNT_CALLS];
-	*frees = counters[COUNT_FREES];
-}
-
 static void start_recording(struct recording *recording)
 {
-	vec_for_each(target, &recording->targets) {
-		target->rss_start = process_rss(target->process);
-		target->cpu_start = process_cpu_time(target->process);
-		target->cpu_end = -1;
-		read_seen(recording, target, &target->calls, &target->frees);
-	}
-	recording->started_realtime = clock_now(CLOCK_REALTIME);
 	recording->started = clock_now(CLOCK_MONOTONIC);
 	vec_for_each(target, &recording->targets)
-		tracer_enable(recording->tracer, target->slot, true);
+		targets_start(recording, target);
 }
 
 static void stop_recording(struct recording *recording)
@@ -199,7 +200,7 @@ static void stop_recording(struct recording *recording)
 	vec_for_each(target, &recording->targets) {
 		uint64_t calls, frees;
 
-		read_seen(recording, target, &calls, &frees);
+		targets_read_seen(recording, target, &calls, &frees);
 		target->calls = calls - target->calls;
 		target->frees = frees - target->frees;
 	}
@@ -254,53 +255,91 @@ static void target_ended(const struct recording *recording, struct target_record
 	log_verbose("process %d: ended", target->process->pid);
 }
 
+/* What is waited for: the recording's own descriptors, and behind them one of each target. */
+enum {
+	FD_SIGNALS,
+	FD_WATCH,
+	FD_REQUESTS,
+	FD_TARGETS,
+};
+
+/* Until a descriptor is ready, or a time. False: it cannot be waited for. */
+static bool wait_until(const struct recording *recording, struct pollfd *fds, int64_t time)
+{
+	int64_t left = time - clock_now(CLOCK_MONOTONIC);
+	struct timespec timeout = {0};
+	size_t count = 0;
+
+	vec_for_each(target, &recording->targets)
+		fds[FD_TARGETS + count++] = (struct pollfd){
+			.fd = target->ended_at ? -1 : target->process->pidfd, /* -1: passed over */
+			.events = POLLIN,
+		};
+	if (left > 0)
+		timeout = (struct timespec){left / 1000000000LL, left % 1000000000LL};
+	return ppoll(fds, FD_TARGETS + count, &timeout, NULL) >= 0 || errno == EINTR;
+}
+
+/* Notes who has ended. */
+static void look_for_ends(const struct recording *recording, const struct pollfd *fds)
+{
+	const struct pollfd *fd = fds + FD_TARGETS;
+
+	vec_for_each(target, &recording->targets) {
+		if (fd++->revents)
+			target_ended(recording, target);
+	}
+}
+
+static bool any_runs(const struct recording *recording)
+{
+	vec_for_each(target, &recording->targets) {
+		if (!target->ended_at)
+			return true;
+	}
+	return false;
+}
+
+static int64_t earliest(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Waits until something ends the recording; says what did. */
 static const char *wait_for_end(struct recording *recording, struct watch *watch, int signals)
 {
-	size_t count = recording->targets.count, running = count;
-	CLEANUP(cleanup_free) struct pollfd *fds = calloc(count + 3, sizeof(*fds));
-	int64_t tick = recording->started + TICK_NS, end = recording->settings->duration;
+	struct pollfd fds[FD_TARGETS + MAX_TARGETS] = {
+		[FD_SIGNALS] = {signals, POLLIN, 0},
+		[FD_WATCH] = {watch_fd(watch), POLLIN, 0},
+		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
+	};
+	const bool follow = recording->settings->follow;
+	int64_t tick = recording->started + TICK_NS, end = recording->settings->duration, time;
+	bool more = false;
 
-	if (!fds)
-		return "out of memory";
 	end = end ? recording->started + end : INT64_MAX;
-	for (size_t i = 0; i < count; i++)
-		fds[i] = (struct pollfd){recording->targets.items[i].process->pidfd, POLLIN, 0};
-	fds[count] = (struct pollfd){signals, POLLIN, 0};
-	fds[count + 1] = (struct pollfd){watch_fd(watch), POLLIN, 0};
-	fds[count + 2] = (struct pollfd){tracer_requests_fd(recording->tracer), POLLIN, 0};
-	for (;;) {
-		int64_t time = clock_now(CLOCK_MONOTONIC), next = end < tick ? end : tick;
-		struct timespec timeout = {0};
+	for (time = recording->started; time < end; time = clock_now(CLOCK_MONOTONIC)) {
+		int64_t next = follow ? time + (more ? 0 : LOOK_NS) : tick;
 
-		if (time >= end)
-			return "duration over";
-		if (next > time)
-			timeout = (struct timespec){(next - time) / 1000000000LL,
-						    (next - time) % 1000000000LL};
-		if (ppoll(fds, count + 3, &timeout, NULL) < 0 && errno != EINTR)
+		if (!wait_until(recording, fds, earliest(end, earliest(next, tick))))
 			return "poll failed";
-		if (fds[count].revents)
+		if (fds[FD_SIGNALS].revents)
 			return "interrupted";
-		if (fds[count + 1].revents || fds[count + 2].revents)
-			targets_follow(recording, watch);
-		for (size_t i = 0; i < count; i++) {
-			if (!fds[i].revents)
-				continue;
-			target_ended(recording, &recording->targets.items[i]);
-			fds[i].fd = -1; /* poll passes over it */
-			fds[i].revents = 0;
-			if (--running == 0)
-				return "process ended";
-		}
+		look_for_ends(recording, fds);
 		time = clock_now(CLOCK_MONOTONIC);
+		if (follow || time >= tick || fds[FD_WATCH].revents || fds[FD_REQUESTS].revents)
+			targets_follow(recording, watch);
+		/* Who has ended may have started others just before. */
+		more = follow && follow_some(recording);
+		if (!more && !any_runs(recording))
+			return "process ended";
 		if (time >= tick) {
 			tick = time + TICK_NS;
-			targets_follow(recording, watch);
 			read_usage(recording);
 			show_progress(recording);
 		}
 	}
+	return "duration over";
 }
 
 /* --- all of it --- */
@@ -406,9 +445,13 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	log_verbose("detached");
 	give_up_on_signal(signals);
 	targets_follow(recording, watch);
+	if (settings->follow)
+		follow_end(recording);
 	vec_for_each(target, &recording->targets) {
 		int target_code;
 
+		if (target->followed && !targets_has_allocator(target))
+			continue;
 		if (!target->ended_at)
 			process_refresh(target->process);
 		target_code = report_target(recording, target);
@@ -422,15 +465,8 @@ static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
 	symbolizer_free(recording->symbolizer);
-	vec_for_each(target, &recording->targets) {
-		vec_for_each(item, &target->images) {
-			allocator_free(item->allocator);
-			allocator_free(item->unwinder);
-		}
-		free(target->images.items);
-		free(target->output);
-		process_free(target->process);
-	}
+	vec_for_each(target, &recording->targets)
+		target_deinit(target);
 	free(recording->targets.items);
 }
 

@@ -22,6 +22,19 @@ struct probed_image {
 	bool guarded;		       /* unwinder has its guard */
 };
 
+/* What becomes of a process that a target starts (--follow). */
+enum follow_outcome {
+	FOLLOW_TRACED,
+	FOLLOW_ENDED,	     /* before it could be attached to */
+	FOLLOW_NO_ALLOCATOR, /* to its end */
+	FOLLOW_NO_ROOM,	     /* there are MAX_TARGETS */
+	FOLLOW_LATE,	     /* the recording ended before it could be attached to */
+	FOLLOW_REFUSED,	     /* probes would harm it */
+	FOLLOW_FAILED,
+	FOLLOW_MISSED, /* the kernel side had no room to tell of it */
+	FOLLOW_OUTCOMES,
+};
+
 /* One process of a recording. */
 struct target_record {
 	struct process *process; /* owned */
@@ -31,9 +44,17 @@ struct target_record {
 		struct probed_image *items; /* every image that was looked at */
 		size_t count, capacity;
 	} images;
-	size_t probed;	   /* images with an allocator */
+	/* It was not given, but started by a target, or by one that such a target has started. */
+	bool followed;
+	pid_t parent;	   /* if followed: who started it, */
+	int64_t forked_at; /* when (ns, CLOCK_MONOTONIC), */
+	uint32_t root;	   /* and the index of the target that was given */
+	/* If given, and there is --follow: of all that it and its descendants have started. */
+	unsigned int outcomes[FOLLOW_OUTCOMES];
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
-	int64_t ended_at;  /* 0: still running when the recording ended */
+	int64_t started;   /* ns, CLOCK_MONOTONIC: since when it is recorded; 0: not yet */
+	int64_t started_realtime;
+	int64_t ended_at; /* 0: still running when the recording ended */
 	unsigned int children, executions;
 	uint64_t rss_start, rss_end; /* bytes; 0: not known */
 	int64_t cpu_start, cpu_end;  /* ns of CPU time that it had used; -1: not known */
@@ -49,7 +70,7 @@ struct recording {
 		size_t count, capacity;
 	} targets;
 	const struct image *loader; /* of the command, borrowed from its process; NULL: static */
-	int64_t started_realtime, started, ended; /* ns */
+	int64_t started, ended;	    /* ns, CLOCK_MONOTONIC */
 	const char *end_reason;
 	struct symbolizer *symbolizer; /* owned; of all targets' images */
 };

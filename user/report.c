@@ -1,6 +1,7 @@
 #include "report.h"
 
 #include "coverage.h"
+#include "follow.h"
 #include "hazards.h"
 #include "output/pprof.h"
 #include "output/text.h"
@@ -42,6 +43,33 @@ static int say_output_error(const char *path, int err)
 	return EXIT_OUTPUT;
 }
 
+static int say_one_file(void)
+{
+	log_error("--output: several processes need several files (%%p stands for the pid)");
+	return EXIT_USAGE;
+}
+
+static bool is_taken(const struct recording *recording, const struct target_record *target)
+{
+	for (struct target_record *other = recording->targets.items; other < target; other++) {
+		if (other->output && strcmp(other->output, target->output) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Two processes of one recording can have had the same id, one after the other. */
+static int make_unique(struct target_record *target)
+{
+	char *path;
+
+	if (asprintf(&path, "%s.%u", target->output, target->slot) < 0)
+		return -ENOMEM;
+	free(target->output);
+	target->output = path;
+	return 0;
+}
+
 static int prepare_output(struct recording *recording, struct target_record *target)
 {
 	const struct settings *settings = recording->settings;
@@ -54,29 +82,41 @@ static int prepare_output(struct recording *recording, struct target_record *tar
 	}
 	if (err)
 		return say_output_error("the profile", err);
-	for (struct target_record *other = recording->targets.items; other < target; other++) {
-		if (strcmp(other->output, target->output) == 0) {
-			log_error("--output: several processes need several files (%%p stands for "
-				  "the "
-				  "pid)");
-			return EXIT_USAGE;
-		}
+	if (is_taken(recording, target)) {
+		if (!target->followed)
+			return say_one_file();
+		err = make_unique(target);
 	}
-	err = output_check(target->output, &settings->owner);
+	if (!err)
+		err = output_check(target->output, &settings->owner);
 	return err ? say_output_error(target->output, err) : EXIT_OK;
+}
+
+/* Would two processes of the same name get the same file? */
+static bool is_one_file(const struct settings *settings)
+{
+	CLEANUP(cleanup_free) char *one = NULL;
+	CLEANUP(cleanup_free) char *other = NULL;
+
+	return !output_path(settings->output, "", 1, "", &one) &&
+	       !output_path(settings->output, "", 2, "", &other) && strcmp(one, other) == 0;
 }
 
 int report_prepare(struct recording *recording)
 {
+	const struct settings *settings = recording->settings;
+	bool several = settings->follow || recording->targets.count > 1;
 	int code = EXIT_OK;
 
-	if (writes_to_stdout(recording->settings)) {
-		if (recording->settings->format == FORMAT_PPROF && recording->targets.count > 1) {
+	if (writes_to_stdout(settings)) {
+		if (settings->format == FORMAT_PPROF && several) {
 			log_error("--output: only one profile fits on stdout");
 			return EXIT_USAGE;
 		}
 		return EXIT_OK;
 	}
+	if (settings->follow && is_one_file(settings))
+		return say_one_file();
 	vec_for_each(target, &recording->targets) {
 		if (code == EXIT_OK)
 			code = prepare_output(recording, target);
@@ -137,7 +177,7 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 		err = profile_add_warning(
 			profile, "it executed another program while it was recorded: all figures "
 				 "are of the last one");
-	if (!err && target->children)
+	if (!err && target->children && !recording->settings->follow)
 		err = profile_add_warning(
 			profile, "it started %u processes of its own, which were not traced",
 			target->children);
@@ -183,9 +223,9 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->command_line = copy_or_empty(recording->settings->command_line);
 	info->kernel = copy_or_empty(system.release);
 	info->attach = copy_or_empty(tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
-	info->time_nanos = recording->started_realtime;
+	info->time_nanos = target->started_realtime;
 	info->duration_nanos =
-		(target->ended_at ? target->ended_at : recording->ended) - recording->started;
+		(target->ended_at ? target->ended_at : recording->ended) - target->started;
 	info->period = recording->settings->period;
 	info->mmap = recording->settings->extras.mappings;
 	info->rss_start = target->rss_start;
@@ -194,6 +234,14 @@ static int fill_info(const struct recording *recording, const struct target_reco
 				  ? target->cpu_end - target->cpu_start
 				  : -1;
 	info->end_reason = target->ended_at ? "process ended" : recording->end_reason;
+	if (target->followed &&
+	    asprintf(&info->origin, "%.1f ms after it was started by process %d",
+		     (double)(target->started - target->forked_at) / 1e6, target->parent) < 0) {
+		info->origin = NULL;
+		return -ENOMEM;
+	}
+	if (follow_describe(target, &info->children))
+		return -ENOMEM;
 	return info->comm && info->exe && info->version && info->command_line && info->kernel &&
 			       info->attach
 		       ? 0
@@ -383,8 +431,14 @@ int report_target(struct recording *recording, struct target_record *target)
 	const struct settings *settings = recording->settings;
 	struct profile *profile;
 	FILE *to = writes_to_stdout(settings) ? stderr : stdout;
-	int code, err = build_profile(recording, target, &profile);
+	int code, err;
 
+	if (target->followed && !writes_to_stdout(settings)) {
+		code = prepare_output(recording, target);
+		if (code != EXIT_OK)
+			return code;
+	}
+	err = build_profile(recording, target, &profile);
 	if (!err)
 		err = name_locations(profile, recording, target->process);
 	if (err) {

@@ -43,6 +43,17 @@ int targets_add(struct recording *recording, struct process *process, int64_t op
 	return vec_push(&recording->targets, target);
 }
 
+void target_deinit(struct target_record *target)
+{
+	vec_for_each(item, &target->images) {
+		allocator_free(item->allocator);
+		allocator_free(item->unwinder);
+	}
+	free(target->images.items);
+	free(target->output);
+	process_free(target->process);
+}
+
 int targets_open(struct recording *recording)
 {
 	vec_for_each(pid, &recording->settings->pids) {
@@ -246,10 +257,39 @@ int targets_attach(struct recording *recording, struct target_record *target, si
 				    item->allocator, item->throwing);
 		if (err)
 			break;
-		target->probed++;
 		log_verbose("process %d: probes in %s", target->process->pid, item->image->path);
 	}
 	return err;
+}
+
+bool targets_has_allocator(const struct target_record *target)
+{
+	vec_for_each(item, &target->images) {
+		if (item->allocator && !item->image->expected)
+			return true;
+	}
+	return false;
+}
+
+void targets_read_seen(const struct recording *recording, const struct target_record *target,
+		       uint64_t *calls, uint64_t *frees)
+{
+	uint64_t counters[COUNTER_COUNT] = {0};
+
+	tracer_counters(recording->tracer, target->slot, counters);
+	*calls = counters[COUNT_CALLS];
+	*frees = counters[COUNT_FREES];
+}
+
+void targets_start(struct recording *recording, struct target_record *target)
+{
+	target->rss_start = process_rss(target->process);
+	target->cpu_start = process_cpu_time(target->process);
+	target->cpu_end = -1;
+	targets_read_seen(recording, target, &target->calls, &target->frees);
+	target->started_realtime = clock_now(CLOCK_REALTIME);
+	target->started = clock_now(CLOCK_MONOTONIC);
+	tracer_enable(recording->tracer, target->slot, true);
 }
 
 void targets_remap(struct recording *recording, struct target_record *target)
@@ -271,6 +311,8 @@ void targets_remap(struct recording *recording, struct target_record *target)
 	if (err && err != -ESRCH)
 		log_warning("process %d: what it has loaded since is not traced: %s",
 			    target->process->pid, strerror(-err));
+	log_verbose("process %d: code at %zu places", target->process->pid,
+		    target->process->mappings.count);
 }
 
 /*
@@ -312,8 +354,8 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 		target->children++;
 		return false;
 	case WATCH_EXEC:
-		target->executions++;
-		process_exec(target->process);
+		target->executions += target->started && event->time >= target->started;
+		process_exec(target->process, event->path);
 		return true;
 	case WATCH_MAPPED:
 		process_add_mapping(target->process, &mapping);
@@ -333,22 +375,28 @@ void targets_follow(struct recording *recording, struct watch *watch)
 	if (watch_read(watch, &events, &count))
 		return;
 	vec_for_each(target, &recording->targets) {
-		unsigned int executions = target->executions, children = target->children;
-		bool changed = false;
+		unsigned int children = target->children;
+		bool changed = false, executed = false;
 
 		for (size_t i = 0; i < count; i++) {
 			const struct watch_event *event = &events[i];
 
-			if (is_about(target, event))
-				changed |= apply_event(target, event);
+			if (!is_about(target, event))
+				continue;
+			changed |= apply_event(target, event);
+			executed |= event->type == WATCH_EXEC;
 		}
 		if (tracer_take_request(recording->tracer, target->slot) && !target->ended_at)
 			changed |= process_refresh(target->process) == 0;
-		if (target->executions != executions)
+		if (executed) {
+			log_verbose("process %d: executes another program", target->process->pid);
 			tracer_unnest(recording->tracer, target->slot);
-		if (changed && !target->ended_at)
+		}
+		if (target->ended_at || recording->ended)
+			continue;
+		if (changed)
 			targets_remap(recording, target);
-		if (target->children != children && !target->ended_at)
+		if (target->children != children)
 			let_children_go(recording, target);
 	}
 }

@@ -24,11 +24,23 @@ int targets_find_allocators(const struct recording *recording, struct target_rec
  */
 int targets_attach(struct recording *recording, struct target_record *target, size_t from);
 
+/* Has it mapped a file with an allocator? */
+bool targets_has_allocator(const struct target_record *target);
+
+/* Calls seen so far, by which the counts of a recording differ from those of its probes. */
+void targets_read_seen(const struct recording *recording, const struct target_record *target,
+		       uint64_t *calls, uint64_t *frees);
+
+/* With its probes in: from now on the target is recorded. */
+void targets_start(struct recording *recording, struct target_record *target);
+
 /* The kernel side learns what a target maps now, and what brought an allocator gets probes. */
 void targets_remap(struct recording *recording, struct target_record *target);
 
 /* What has happened to the targets since the last call. */
 void targets_follow(struct recording *recording, struct watch *watch);
+
+void target_deinit(struct target_record *target);
 
 /* Says why a process cannot be a target (errors of process_open()). The exit code for it. */
 int targets_say_error(pid_t pid, int err);

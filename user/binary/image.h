@@ -43,7 +43,8 @@ struct image {
 	size_t build_id_len;		/* 0: none */
 	struct image_segment *segments; /* owned, in file order */
 	size_t segment_count;
-	Elf *elf; /* owned; opened with ELF_C_READ on fd */
+	Elf *elf;      /* owned; opened with ELF_C_READ on fd */
+	bool expected; /* whose it is has not mapped it (yet): process_expect_image() */
 };
 
 /*

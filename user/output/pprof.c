@@ -474,6 +474,8 @@ static void encode_comments(struct encoder *e)
 		comment(e, "alloctrace %s: pid %d (%s), one sample per %s on average",
 			or_unknown(info->version), info->pid, or_unknown(info->comm),
 			units_format_size((double)info->period, size));
+	if (info->children)
+		comment(e, "children: %s", info->children);
 	if (info->mmap)
 		comment(e,
 			"with direct mappings, label kind=mmap: they are address space, and what "
@@ -484,6 +486,8 @@ static void encode_comments(struct encoder *e)
 	comment(e, "# executable: %s", or_unknown(info->exe));
 	comment(e, "# kernel: %s", or_unknown(info->kernel));
 	comment(e, "# attached by: %s", or_unknown(info->attach));
+	if (info->origin)
+		comment(e, "# followed: %s", info->origin);
 	comment(e, "# ended: %s", or_unknown(info->end_reason));
 	vec_for_each(probe, &e->profile->probes)
 		comment_probe(e, probe);

@@ -83,6 +83,15 @@ static void write_window(const struct profile *profile, FILE *to)
 	if (gmtime_r(&start, &tm) && strftime(when, sizeof(when), "%F %T UTC", &tm))
 		fprintf(to, " from %s", when);
 	fprintf(to, ", ended: %s\n", info->end_reason ? info->end_reason : "unknown");
+	if (info->origin) {
+		label(to, "");
+		fprintf(to, "followed from %s; what it allocated before is not known\n",
+			info->origin);
+	}
+	if (info->children) {
+		label(to, "children");
+		fprintf(to, "%s\n", info->children);
+	}
 }
 
 /* Words, in lines of a width that fits the rest of the summary. */

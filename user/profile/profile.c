@@ -42,6 +42,8 @@ static void info_deinit(struct profile_info *info)
 	free(info->command_line);
 	free(info->kernel);
 	free(info->attach);
+	free(info->origin);
+	free(info->children);
 }
 
 static void probe_deinit(struct profile_probe *probe)

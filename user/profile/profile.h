@@ -95,6 +95,9 @@ struct profile_info {
 	char *command_line; /* of alloctrace */
 	char *kernel;	    /* release */
 	char *attach;	    /* how: "session", "multi", "perf" */
+	/* When a process that was followed to was joined: "3.1 ms after ..."; NULL: it was given. */
+	char *origin;
+	char *children;	    /* what became of the processes that it started; NULL: nothing to say */
 	int64_t time_nanos; /* start, since the epoch */
 	int64_t duration_nanos;
 	uint64_t period; /* R, bytes */

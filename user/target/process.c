@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,16 +102,9 @@ static pid_t process_of_thread(pid_t tid)
 	return line && sscanf(line, "\nTgid: %d", &tgid) == 1 ? tgid : tid;
 }
 
-static int read_names(struct process *process)
+/* The two are owned from here on; NULL: there was no memory. */
+static int take_names(struct process *process, char *comm, char *exe)
 {
-	char text[64] = "";
-	ssize_t n = read_proc(process->pid, "comm", text, sizeof(text));
-	char *exe = read_link(process->pid, "exe");
-	char *comm;
-
-	if (n > 0 && text[n - 1] == '\n')
-		text[n - 1] = '\0';
-	comm = strdup(n > 0 ? text : "");
 	if (!comm || !exe) {
 		free(comm);
 		free(exe);
@@ -121,6 +115,16 @@ static int read_names(struct process *process)
 	process->comm = comm;
 	process->exe = exe;
 	return 0;
+}
+
+static int read_names(struct process *process)
+{
+	char text[64] = "";
+	ssize_t n = read_proc(process->pid, "comm", text, sizeof(text));
+
+	if (n > 0 && text[n - 1] == '\n')
+		text[n - 1] = '\0';
+	return take_names(process, strdup(n > 0 ? text : ""), read_link(process->pid, "exe"));
 }
 
 int process_open(pid_t pid, struct process **out)
@@ -243,6 +247,34 @@ static int open_vdso(const struct mapping *mapping)
 	return -EFAULT;
 }
 
+/* The one that was expected in place of one that has just been opened, if it is the same file. */
+static struct image *meet_expected(struct process *process, struct image *opened)
+{
+	vec_for_each(known, &process->images) {
+		char *path = opened->path;
+
+		if (!(*known)->expected || image_compare_files(*known, opened))
+			continue;
+		opened->path = (*known)->path;
+		(*known)->path = path;
+		image_free(opened);
+		return *known;
+	}
+	return opened;
+}
+
+/* By the name alone: a mapped image, or one that is expected. */
+static struct image *find_image(const struct process *process, const struct mapping *mapping,
+				bool expected)
+{
+	vec_for_each(known, &process->images) {
+		if ((*known)->expected == expected && (*known)->inode == mapping->inode &&
+		    strcmp((*known)->path, mapping->path) == 0)
+			return *known;
+	}
+	return NULL;
+}
+
 /* The image of a mapping: one that is known, or opened now; NULL where there is none to be had. */
 static struct image *image_of(struct process *process, const struct mapping *mapping)
 {
@@ -252,20 +284,50 @@ static struct image *image_of(struct process *process, const struct mapping *map
 
 	if (!vdso && (!mapping->inode || mapping->path[0] != '/'))
 		return NULL;
-	vec_for_each(known, &process->images) {
-		if ((*known)->inode == mapping->inode && strcmp((*known)->path, mapping->path) == 0)
-			return *known;
-	}
+	image = find_image(process, mapping, false);
+	if (image)
+		return image;
 	fd = vdso ? open_vdso(mapping) : open_mapped(process->pid, mapping);
-	if (fd < 0 || image_open(fd, mapping->path, &image))
+	if (fd < 0) {
+		/* The process is gone. As far as one can tell this is what it was expected to map. */
+		image = find_image(process, mapping, true);
+		if (image)
+			image->expected = false;
+		return image;
+	}
+	if (image_open(fd, mapping->path, &image))
 		return NULL;
+	image = meet_expected(process, image);
 	/* image_open() took the inode from the file itself; on overlays maps may show another. */
 	image->inode = mapping->inode;
-	if (vec_push(&process->images, image)) {
+	if (!image->expected && vec_push(&process->images, image)) {
 		image_free(image);
 		return NULL;
 	}
+	image->expected = false;
 	return image;
+}
+
+int process_expect_image(struct process *process, const struct image *image)
+{
+	struct image *copy;
+	int fd, err;
+
+	vec_for_each(known, &process->images) {
+		if (!image_compare_files(*known, image))
+			return 0;
+	}
+	fd = fcntl(image->fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	err = image_open(fd, image->path, &copy);
+	if (err)
+		return err;
+	copy->expected = true;
+	err = vec_push(&process->images, copy);
+	if (err)
+		image_free(copy);
+	return err;
 }
 
 /* --- the mappings --- */
@@ -300,6 +362,11 @@ int process_add_mapping(struct process *process, const struct mapping *mapping)
 	copy.path = strdup(mapping->path);
 	if (!copy.path)
 		return -ENOMEM;
+	if (!*process->exe && copy.path[0] == '/' &&
+	    take_names(process, strdup(process->comm), strdup(copy.path))) {
+		free(copy.path);
+		return -ENOMEM;
+	}
 	if (!copy.moved)
 		copy.image = image_of(process, &copy);
 	if (vec_reserve((void **)&process->mappings.items, &process->mappings.capacity,
@@ -422,12 +489,22 @@ int process_refresh(struct process *process)
 	return areas ? 0 : -ESRCH;
 }
 
-void process_exec(struct process *process)
+int process_exec(struct process *process, const char *comm)
 {
 	mappings_clear(process);
-	/* A process that is gone by now keeps the names it had. */
-	if (check_kind(process->pid) == 0)
-		read_names(process);
+	/* The vDSO comes with every program. */
+	vec_for_each(image, &process->images)
+		(*image)->expected = (*image)->path[0] == '/';
+	if (!process_has_ended(process))
+		return read_names(process);
+	return take_names(process, strdup(comm), strdup(""));
+}
+
+bool process_has_ended(const struct process *process)
+{
+	struct pollfd poll_fd = {.fd = process->pidfd, .events = POLLIN};
+
+	return poll(&poll_fd, 1, 0) != 0;
 }
 
 const struct mapping *process_find(const struct process *process, uint64_t address)

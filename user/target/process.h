@@ -67,9 +67,21 @@ int process_refresh(struct process *process);
  */
 int process_add_mapping(struct process *process, const struct mapping *mapping);
 
-/* The process executes another program: forgets mappings (images are kept), reads comm and exe
- * anew. */
-void process_exec(struct process *process);
+/*
+ * Makes a file known that the process may map later, as another one has: what is to be done with it
+ * can be done before. 0 or -errno.
+ */
+int process_expect_image(struct process *process, const struct image *image);
+
+/*
+ * The process executes another program: forgets mappings (images are kept), reads comm and exe anew.
+ * Of a process that is gone by now no more is known than comm, as it was reported; exe then is the
+ * first file that is mapped. 0 or -ENOMEM.
+ */
+int process_exec(struct process *process, const char *comm);
+
+/* It is running no more; a zombie has ended. */
+bool process_has_ended(const struct process *process);
 
 /* The mapping that holds address, or NULL. */
 const struct mapping *process_find(const struct process *process, uint64_t address);

@@ -637,11 +637,28 @@ void tracer_release(struct tracer *tracer, uint32_t slot)
 	struct target *target = tracer_target(tracer, slot);
 
 	/* Another process may have this one's id tomorrow. */
-	bpf_map_delete_elem(bpf_map__fd(tracer->bpf->maps.slots), &target->tgid);
+	if (target->tgid)
+		bpf_map_delete_elem(bpf_map__fd(tracer->bpf->maps.slots), &target->tgid);
+	target->tgid = 0;
 	tables_drop(&tracer->tables, slot, (uint64_t *)&target->mappings);
 	close_links(tracer, slot, 0);
 	forget_nested(tracer, slot, is_any, 0);
 	tracer->site_numbers[slot] = 0;
+}
+
+void tracer_withdraw(struct tracer *tracer, uint32_t slot)
+{
+	size_t kept = 0;
+
+	vec_for_each(link, &tracer->links) {
+		if (link->slot == slot && !link->last)
+			closing_add(&tracer->closing, *link);
+		else
+			tracer->links.items[kept++] = *link;
+	}
+	tracer->links.count = kept;
+	closing_finish(&tracer->closing);
+	tracer_release(tracer, slot);
 }
 
 void tracer_detach(struct tracer *tracer)

@@ -32,6 +32,12 @@ struct tracer {
 		struct probe_link *items;
 		size_t count, capacity;
 	} links;
+	struct {
+		struct fork_event *items;
+		size_t count, capacity;
+	} forks;
+	size_t next_fork;	/* in `forks`: those before are taken */
+	uint64_t missed_forks;	/* for want of memory here */
 	struct closing closing; /* links of targets that have ended */
 };
 

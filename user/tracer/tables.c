@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Pages of code for which room is left beside those that are known: 256 MiB. */
-#define MORE_PAGES 4096
+/* A page of code has so many rows at least, on average: room for more rows is room for more pages. */
+#define ROWS_PER_PAGE 64
 
 int tables_init(struct tables *tables, uint32_t slots)
 {
@@ -159,7 +159,7 @@ static uint32_t clamp(uint64_t value)
 struct tables_sizes tables_sizes(const struct tables *tables, uint32_t more_rows,
 				 uint32_t more_mappings)
 {
-	uint64_t pairs = more_rows / 2, pages = MORE_PAGES;
+	uint64_t pairs = more_rows / 2, pages = more_rows / ROWS_PER_PAGE + 1;
 
 	vec_for_each(image, &tables->images) {
 		pairs += image->table ? row_pairs_of(image->table) : 0;

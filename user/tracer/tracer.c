@@ -3,6 +3,7 @@
 #include "alloctrace.skel.h"
 #include "profile/gaps.h"
 #include "tracer/seccomp_trial.h"
+#include "util/vec.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,9 +17,8 @@
 /* A site allocates in some sizes: so many counts are kept for each stack that may be. */
 #define COUNTS_PER_STACK 8
 
-/* Executable mappings a target may get while it is recorded; and the most for all of them. */
-#define MORE_MAPPINGS 512
-#define MAPPINGS_MAX  (1 << 22)
+/* The most executable mappings for all targets together. */
+#define MAPPINGS_MAX (1 << 22)
 
 /* CO-RE finds the kernel's structures in it. */
 #define KERNEL_BTF "/sys/kernel/btf/vmlinux"
@@ -33,12 +33,11 @@ static int print_libbpf(enum libbpf_print_level level, const char *format, va_li
 }
 
 /*
- * A target's mappings are replaced as a whole, so there is room for the old ones beside the new,
- * and for what may come by dlopen.
+ * A target's mappings are replaced as a whole, so there is room for the old ones beside the new.
  */
 static uint32_t room_for_mappings(const struct tracer_options *options)
 {
-	uint64_t room = 2 * ((uint64_t)options->mappings + MORE_MAPPINGS * options->targets);
+	uint64_t room = 2 * (uint64_t)options->mappings;
 
 	return room > MAPPINGS_MAX ? MAPPINGS_MAX : (uint32_t)room;
 }
@@ -93,6 +92,10 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 	bpf->rodata->safe_size = safe_size();
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
 	attach_prepare(bpf, tracer->kind, tracer->can_guard, tracer->options.mmap);
+	bpf_program__set_autoload(bpf->progs.family_fork, tracer->options.follow);
+	bpf_program__set_autoload(bpf->progs.family_exit, tracer->options.follow);
+	bpf_map__set_autocreate(bpf->maps.family, tracer->options.follow);
+	bpf_map__set_autocreate(bpf->maps.forks, tracer->options.follow);
 	err = size_maps(tracer, sizes);
 	return err ? err : alloctrace_bpf__load(bpf);
 }
@@ -226,19 +229,42 @@ static int take_region_event(void *context, void *data, size_t size)
 	return 0;
 }
 
+static int keep_fork(void *context, void *data, size_t size)
+{
+	struct tracer *tracer = context;
+
+	if (size != sizeof(struct fork_event) ||
+	    vec_push(&tracer->forks, *(const struct fork_event *)data))
+		tracer->missed_forks++;
+	return 0;
+}
+
+/* The link is destroyed with the rest. */
+static int attach_tracepoint(const struct bpf_program *program, struct bpf_link **link)
+{
+	*link = bpf_program__attach(program);
+	return *link ? 0 : -errno;
+}
+
 static int open_events(struct tracer *tracer)
 {
-	struct bpf_link *link = bpf_program__attach(tracer->bpf->progs.target_exec);
+	struct alloctrace_bpf *bpf = tracer->bpf;
+	int err = attach_tracepoint(bpf->progs.target_exec, &bpf->links.target_exec);
 
-	if (!link)
-		return -errno;
-	tracer->bpf->links.target_exec = link; /* destroyed with the rest */
-	tracer->requests =
-		ring_buffer__new(bpf_map__fd(tracer->bpf->maps.events), pass_request, NULL, NULL);
-	if (!tracer->requests)
-		return -errno;
-	return ring_buffer__add(tracer->requests, bpf_map__fd(tracer->bpf->maps.region_events),
-				take_region_event, tracer);
+	if (!err) {
+		tracer->requests =
+			ring_buffer__new(bpf_map__fd(bpf->maps.events), pass_request, NULL, NULL);
+		err = tracer->requests ? 0 : -errno;
+	}
+	if (!err)
+		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.region_events),
+				       take_region_event, tracer);
+	if (err || !tracer->options.follow)
+		return err;
+	err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.forks), keep_fork, tracer);
+	if (!err)
+		err = attach_tracepoint(bpf->progs.family_exit, &bpf->links.family_exit);
+	return err ? err : attach_tracepoint(bpf->progs.family_fork, &bpf->links.family_fork);
 }
 
 int tracer_new(const struct tracer_options *options, struct tracer **out)
@@ -297,6 +323,7 @@ void tracer_free(struct tracer *tracer)
 	tracer_detach(tracer);
 	closing_deinit(&tracer->closing);
 	free(tracer->links.items);
+	free(tracer->forks.items);
 	free(tracer->site_numbers);
 	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
 		regions_deinit(&tracer->regions[slot]);
@@ -348,6 +375,39 @@ void tracer_read_requests(struct tracer *tracer)
 bool tracer_take_request(struct tracer *tracer, uint32_t slot)
 {
 	return __atomic_exchange_n(&tracer_target(tracer, slot)->remap, 0, __ATOMIC_ACQ_REL);
+}
+
+int tracer_follow(struct tracer *tracer, uint32_t slot)
+{
+	const struct target *target = tracer_target(tracer, slot);
+	struct family_member member = {.root = slot};
+
+	return bpf_map__update_elem(tracer->bpf->maps.family, &target->tgid, sizeof(target->tgid),
+				    &member, sizeof(member), BPF_ANY);
+}
+
+bool tracer_child_runs(const struct tracer *tracer, const struct fork_event *fork)
+{
+	struct family_member member;
+
+	return !bpf_map__lookup_elem(tracer->bpf->maps.family, &fork->child, sizeof(fork->child),
+				     &member, sizeof(member), 0) &&
+	       member.time == fork->time;
+}
+
+bool tracer_next_fork(struct tracer *tracer, struct fork_event *out)
+{
+	if (tracer->next_fork == tracer->forks.count) {
+		tracer->next_fork = tracer->forks.count = 0;
+		return false;
+	}
+	*out = tracer->forks.items[tracer->next_fork++];
+	return true;
+}
+
+uint64_t tracer_missed_forks(const struct tracer *tracer)
+{
+	return tracer->missed_forks + tracer->bpf->bss->forks_missed;
 }
 
 void tracer_tables(const struct tracer *tracer, struct tracer_tables *out)

@@ -37,9 +37,10 @@ struct tracer_options {
 	enum tracer_kind kind; /* or TRACER_AUTO */
 	uint64_t period;       /* R, bytes; 1: every allocation */
 	uint32_t targets;      /* slots, 1 to MAX_TARGETS */
+	bool follow;	       /* tell of what targets start: tracer_follow() */
 	uint32_t max_live;     /* live blocks recorded at one time, all targets together */
 	uint32_t max_stacks;   /* different stacks */
-	uint32_t mappings;     /* executable ones of all targets together, as they are now */
+	uint32_t mappings;     /* room for executable ones of all targets together */
 	uint32_t more_rows;    /* room for unwind tables of images that are mapped later, in rows */
 	bool mmap;	       /* direct mappings too */
 	bool verbose;	       /* libbpf's own messages on stderr */
@@ -74,7 +75,7 @@ int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid);
 int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *process);
 
 /*
- * Readable when a walk met code that its target's mappings do not tell: tracer_read_requests()
+ * Readable when a target was followed to a process, and when a walk met code that its target's mappings do not tell: tracer_read_requests()
  * takes that back; tracer_take_request() says whether this target asked, and lets it ask again.
  * Whoever is asked reads the process's mappings again and calls tracer_map(). Also readable when
  * many direct mappings are to be taken note of, which tracer_read_requests() does: it is to be called
@@ -83,6 +84,21 @@ int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *proce
 int tracer_requests_fd(const struct tracer *tracer);
 void tracer_read_requests(struct tracer *tracer);
 bool tracer_take_request(struct tracer *tracer, uint32_t slot);
+
+/* From now on the processes that the target in a slot starts are told of, and what they start. */
+int tracer_follow(struct tracer *tracer, uint32_t slot);
+
+/*
+ * The next of them, in the order of their start, as far as tracer_read_requests() has brought them;
+ * tracer_requests_fd() is readable when there are more. False: none.
+ */
+bool tracer_next_fork(struct tracer *tracer, struct fork_event *out);
+
+/* Does the child run still? Its id may be another's by now. */
+bool tracer_child_runs(const struct tracer *tracer, const struct fork_event *fork);
+
+/* How many were started that nothing is known of. */
+uint64_t tracer_missed_forks(const struct tracer *tracer);
 
 /* The unwind tables as they are in the kernel. */
 struct tracer_tables {
@@ -153,9 +169,13 @@ int tracer_enable(struct tracer *tracer, uint32_t slot, bool enabled);
 
 /*
  * The target has ended: closes its links, which may go on after the return, and gives up what the
- * kernel side knew of its code. What was recorded of it stays.
+ * kernel side knew of it and of its code. What was recorded stays, unless the slot is given to another
+ * one, which it may be if it was never enabled.
  */
 void tracer_release(struct tracer *tracer, uint32_t slot);
+
+/* The same for one that may run on: guards stay until its probes are out, which is waited for. */
+void tracer_withdraw(struct tracer *tracer, uint32_t slot);
 
 /* Takes all probes out of all targets; when it returns, none of the programs runs any more. */
 void tracer_detach(struct tracer *tracer);

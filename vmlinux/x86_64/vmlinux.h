@@ -17,6 +17,8 @@ struct pt_regs;
 
 struct return_instance;
 
+struct signal_struct;
+
 struct task_struct;
 
 struct uprobe_task;
@@ -154,9 +156,23 @@ typedef __kernel_ulong_t __kernel_size_t;
 
 typedef __kernel_size_t size_t;
 
+typedef int __kernel_pid_t;
+
+typedef __kernel_pid_t pid_t;
+
 struct task_struct {
 	struct mm_struct *mm;
+	pid_t tgid;
+	struct signal_struct *signal;
 	struct uprobe_task *utask;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
 };
 
 struct uprobes_state {
