@@ -33,6 +33,8 @@ struct image {
 	int fd;	    /* owned; O_RDONLY on a regular file */
 	char *path; /* owned; what the target calls it (may be gone by now, or end in " (deleted)")
 		     */
+	int root; /* borrowed, -1: our own; descriptor of the folder that is "/" where path counts */
+	size_t root_prefix; /* bytes of path that lead to that folder: "/srv/jail" after chroot */
 	dev_t dev;
 	ino_t inode;	  /* as mappings show it: on overlays that may be another */
 	ino_t file_inode; /* of the file itself */

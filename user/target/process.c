@@ -1,13 +1,14 @@
 #include "target/process.h"
 
 #include "util/cleanup.h"
+#include "util/open_file.h"
 #include "util/vec.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/openat2.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* /proc files of one process are short, but for maps; a hostile one cannot make them endless. */
@@ -127,6 +129,64 @@ static int read_names(struct process *process)
 	return take_names(process, strdup(n > 0 ? text : ""), read_link(process->pid, "exe"));
 }
 
+/* --- its root --- */
+
+static bool same_folder(int a, int b)
+{
+	struct stat x, y;
+
+	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static const struct process_root *root_now(const struct process *process)
+{
+	return process->roots.count ? &process->roots.items[process->roots.count - 1] : NULL;
+}
+
+/* Keeps the root that the process has now, if it has not been kept already. 0 or -ENOMEM. */
+static int keep_root(struct process *process)
+{
+	struct process_root *last =
+		process->roots.count ? &process->roots.items[process->roots.count - 1] : NULL;
+	struct process_root root;
+	char link[64];
+	int err;
+
+	snprintf(link, sizeof(link), "/proc/%d/root", process->pid);
+	root.fd = open(link, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root.fd < 0) /* it may not be looked at, or has ended */
+		return 0;
+	if (last && same_folder(last->fd, root.fd)) {
+		close(root.fd);
+		return 0;
+	}
+	root.path = read_link(process->pid, "root");
+	err = root.path ? vec_push(&process->roots, root) : -ENOMEM;
+	if (err) {
+		free(root.path);
+		close(root.fd);
+	}
+	return err;
+}
+
+/* Bytes of a path, as maps shows it to us, that lead to the root. */
+static size_t prefix_of_root(const struct process_root *root, const char *path)
+{
+	size_t length = strlen(root->path);
+
+	return length > 1 && !strncmp(path, root->path, length) && path[length] == '/' ? length : 0;
+}
+
+static void set_root(const struct process *process, struct image *image)
+{
+	const struct process_root *root = root_now(process);
+
+	if (!root)
+		return;
+	image->root = root->fd;
+	image->root_prefix = prefix_of_root(root, image->path);
+}
+
 int process_open(pid_t pid, struct process **out)
 {
 	struct process *process;
@@ -145,6 +205,8 @@ int process_open(pid_t pid, struct process **out)
 		err = -errno;
 	if (!err)
 		err = read_names(process);
+	if (!err)
+		err = keep_root(process);
 	if (!err)
 		err = process_refresh(process);
 	if (err) {
@@ -171,6 +233,11 @@ void process_free(struct process *process)
 	vec_for_each(image, &process->images)
 		image_free(*image);
 	free(process->images.items);
+	vec_for_each(root, &process->roots) {
+		close(root->fd);
+		free(root->path);
+	}
+	free(process->roots.items);
 	free(process->comm);
 	free(process->exe);
 	if (process->pidfd >= 0)
@@ -181,45 +248,47 @@ void process_free(struct process *process)
 /* --- the files behind the mappings --- */
 
 /* By the path in the target's root: for a mapping that is not there any more. */
-static int open_by_path(pid_t pid, const char *path)
+static int open_by_path(const struct process *process, const char *path)
 {
-	/* A target's symlinks are followed inside its root only; a FIFO must not block, a device
-	 * not act. */
-	struct open_how how = {
-		.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-	};
-	char root_path[64];
-	CLEANUP(cleanup_fd) int root = -1;
-	int fd;
+	const struct process_root *root = root_now(process);
 
-	snprintf(root_path, sizeof(root_path), "/proc/%d/root", pid);
-	root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0) /* the process is gone: what is left is to look where we are */
-		root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return -errno;
-	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-	return fd < 0 ? -errno : fd;
+	if (!root)
+		return open_file_below(OPEN_FILE_HOST, path);
+	return open_file_below(root->fd, path + prefix_of_root(root, path));
+}
+
+/* An overlay's and a btrfs's device number is another in maps than in stat(). */
+static bool has_device_of_its_own(int fd)
+{
+	struct statfs st;
+
+	return !fstatfs(fd, &st) &&
+	       (st.f_type == OVERLAYFS_SUPER_MAGIC || st.f_type == BTRFS_SUPER_MAGIC);
+}
+
+static bool is_mapped_file(int fd, const struct mapping *mapping)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_ino == mapping->inode &&
+	       (st.st_dev == mapping->dev || has_device_of_its_own(fd));
 }
 
 /* map_files is the file that is mapped, whatever has become of its name. */
-static int open_mapped(pid_t pid, const struct mapping *mapping)
+static int open_mapped(const struct process *process, const struct mapping *mapping)
 {
 	char name[64];
-	struct stat st;
 	int fd;
 
-	snprintf(name, sizeof(name), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, pid, mapping->start,
-		 mapping->end);
-	fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	snprintf(name, sizeof(name), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, process->pid,
+		 mapping->start, mapping->end);
+	fd = open_file_link(name);
 	if (fd >= 0)
 		return fd;
-	fd = open_by_path(pid, mapping->path);
+	fd = open_by_path(process, mapping->path);
 	if (fd < 0)
 		return fd;
-	/* Same name, same file? The device is not compared: on overlays maps and stat differ. */
-	if (fstat(fd, &st) || st.st_ino != mapping->inode) {
+	if (!is_mapped_file(fd, mapping)) {
 		close(fd);
 		return -ESTALE;
 	}
@@ -287,12 +356,14 @@ static struct image *image_of(struct process *process, const struct mapping *map
 	image = find_image(process, mapping, false);
 	if (image)
 		return image;
-	fd = vdso ? open_vdso(mapping) : open_mapped(process->pid, mapping);
+	fd = vdso ? open_vdso(mapping) : open_mapped(process, mapping);
 	if (fd < 0) {
 		/* The process is gone. As far as one can tell this is what it was expected to map. */
 		image = find_image(process, mapping, true);
-		if (image)
+		if (image) {
 			image->expected = false;
+			set_root(process, image);
+		}
 		return image;
 	}
 	if (image_open(fd, mapping->path, &image))
@@ -305,6 +376,7 @@ static struct image *image_of(struct process *process, const struct mapping *map
 		return NULL;
 	}
 	image->expected = false;
+	set_root(process, image);
 	return image;
 }
 
@@ -491,13 +563,16 @@ int process_refresh(struct process *process)
 
 int process_exec(struct process *process, const char *comm)
 {
+	int err;
+
 	mappings_clear(process);
 	/* The vDSO comes with every program. */
 	vec_for_each(image, &process->images)
 		(*image)->expected = (*image)->path[0] == '/';
-	if (!process_has_ended(process))
-		return read_names(process);
-	return take_names(process, strdup(comm), strdup(""));
+	if (process_has_ended(process))
+		return take_names(process, strdup(comm), strdup(""));
+	err = keep_root(process);
+	return err ? err : read_names(process);
 }
 
 bool process_has_ended(const struct process *process)

@@ -30,12 +30,22 @@ struct mapping {
 	bool moved;
 };
 
+/* A root folder that a process has, or had: held open, so that it outlives the process. */
+struct process_root {
+	int fd;	    /* owned; O_PATH */
+	char *path; /* owned; as we see it: "/" of a mount namespace, "/srv/jail" after chroot */
+};
+
 struct process {
 	pid_t pid;
 	int pidfd;  /* owned; readable when the process has ended */
 	char *comm; /* owned */
 	char *exe;  /* owned; "" where unreadable */
 	bool ended;
+	struct {
+		struct process_root *items; /* owned; the last is its own now */
+		size_t count, capacity;
+	} roots;
 	struct {
 		struct mapping *items; /* executable ones; sorted by start, without overlaps */
 		size_t count, capacity;

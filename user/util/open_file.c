@@ -1,0 +1,57 @@
+#include "util/open_file.h"
+
+#include "util/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Takes over a descriptor that only says which file it is (O_PATH), or an -errno. */
+static int reopen(int fd)
+{
+	CLEANUP(cleanup_fd) int which = fd;
+	struct stat st;
+	char link[64];
+	int file;
+
+	if (which < 0)
+		return which;
+	if (fstat(which, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", which);
+	/* What it is cannot change any more; O_NONBLOCK, because a lease of another may delay. */
+	file = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return file < 0 ? -errno : file;
+}
+
+int open_file_below(int root, const char *path)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	};
+	CLEANUP(cleanup_fd) int host = -1;
+	int fd;
+
+	if (root == OPEN_FILE_HOST) {
+		host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (host < 0)
+			return -errno;
+		root = host;
+	}
+	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	return reopen(fd < 0 ? -errno : fd);
+}
+
+int open_file_link(const char *link)
+{
+	int fd = open(link, O_PATH | O_CLOEXEC);
+
+	return reopen(fd < 0 ? -errno : fd);
+}
