@@ -31,7 +31,7 @@ LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lm
 
 # What the build and the tests need, as Debian calls it.
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
-	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev
+	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev libdebuginfod-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev \
@@ -69,7 +69,8 @@ MISSING = $(strip $(call need,$(CC),command -v $(CC),gcc) \
 	$(call need,libprotobuf-c,$(call header,protobuf-c/protobuf-c.h),libprotobuf-c-dev) \
 	$(call need,libiberty,$(call header,libiberty/demangle.h),libiberty-dev) \
 	$(call need,Zydis,$(call header,Zydis/Zydis.h),libzydis-dev) \
-	$(call need,liblzma,$(call header,lzma.h),liblzma-dev))
+	$(call need,liblzma,$(call header,lzma.h),liblzma-dev) \
+	$(call need,libdebuginfod,$(call header,elfutils/debuginfod.h),libdebuginfod-dev))
 
 # Checked once per build folder, before anything is compiled.
 $(BUILD)/.prerequisites:

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DEFAULT_PERIOD (512 * 1024)
@@ -21,6 +22,8 @@ enum {
 	OPTION_MAX_LIVE,
 	OPTION_MAX_STACKS,
 	OPTION_NO_DEMANGLE,
+	OPTION_DEBUG_DIR,
+	OPTION_DEBUGINFOD,
 	OPTION_ALLOCATOR,
 	OPTION_SYMBOL,
 	OPTION_PROBE_THROWING,
@@ -66,6 +69,10 @@ static const struct argp_option options[] = {
 	{"format", 'f', "FORMAT", 0, "pprof (default), text or folded", 0},
 	{"top", 'T', "N", 0, "Sites in the summary (default: 10)", 0},
 	{"no-demangle", OPTION_NO_DEMANGLE, NULL, 0, "Leave C++ and Rust names as they are", 0},
+	{"debug-dir", OPTION_DEBUG_DIR, "DIR", 0,
+	 "Look for separate debug files in DIR first, as in /usr/lib/debug; may be repeated", 0},
+	{"debuginfod", OPTION_DEBUGINFOD, NULL, 0,
+	 "Fetch the debug files that are missing from the servers of DEBUGINFOD_URLS", 0},
 	{"quiet", 'q', NULL, 0, "No summary, no progress, no warnings", 0},
 	{"verbose", 'v', NULL, 0, "Tell what is done", 0},
 	{NULL, 0, NULL, 0, "Limits and mechanism:", 3},
@@ -156,6 +163,18 @@ static int parse_limit(const char *option, const char *text, uint32_t *limit)
 	return 0;
 }
 
+static error_t add_debug_folder(struct settings *settings, const char *path)
+{
+	char *absolute = realpath(path, NULL);
+	struct stat st;
+
+	if (!absolute || stat(absolute, &st))
+		return usage_error("--debug-dir: %s: '%s'", strerror(errno), path);
+	if (!S_ISDIR(st.st_mode))
+		return usage_error("--debug-dir: not a folder: '%s'", path);
+	return vec_push(&settings->debug_folders, absolute) ? ENOMEM : 0;
+}
+
 static error_t check_extra(int err, const char *message, const char *argument)
 {
 	if (err == -ENOMEM)
@@ -230,6 +249,15 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		return 0;
 	case OPTION_NO_DEMANGLE:
 		settings->no_demangle = true;
+		return 0;
+	case OPTION_DEBUG_DIR:
+		return add_debug_folder(settings, argument);
+	case OPTION_DEBUGINFOD:
+		if (!getenv("DEBUGINFOD_URLS"))
+			return usage_error(
+				"--debuginfod: DEBUGINFOD_URLS is not set (sudo removes it "
+				"without --preserve-env=DEBUGINFOD_URLS)");
+		settings->debuginfod = true;
 		return 0;
 	case 'V':
 		printf("alloctrace %s\n", ALLOCTRACE_VERSION);
@@ -317,6 +345,9 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 void settings_deinit(struct settings *settings)
 {
 	free(settings->pids.items);
+	vec_for_each(folder, &settings->debug_folders)
+		free(*folder);
+	free(settings->debug_folders.items);
 	free(settings->command_line);
 	extras_deinit(&settings->extras);
 }

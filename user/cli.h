@@ -48,6 +48,11 @@ struct settings {
 	bool probe_throwing;		/* also what an exception may pass without a guard */
 	uint32_t max_live, max_stacks;	/* 0: by the sampling rate */
 	bool no_demangle;
+	struct {
+		char **items; /* owned; absolute */
+		size_t count, capacity;
+	} debug_folders; /* of debug files, before the standard ones */
+	bool debuginfod;
 	struct output_owner owner; /* who called sudo */
 	char *command_line;	   /* owned; ours, for the profile's comments */
 };

@@ -3,10 +3,10 @@
 #include "command.h"
 #include "follow.h"
 #include "hazards.h"
+#include "names.h"
 #include "report.h"
 #include "targets.h"
 #include "output/text.h"
-#include "symbol/symbolizer.h"
 #include "target/launch.h"
 #include "target/watch.h"
 #include "util/cleanup.h"
@@ -464,7 +464,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 static void recording_deinit(struct recording *recording)
 {
 	tracer_free(recording->tracer);
-	symbolizer_free(recording->symbolizer);
+	names_free(recording->names);
 	vec_for_each(target, &recording->targets)
 		target_deinit(target);
 	free(recording->targets.items);

@@ -3,9 +3,9 @@
 #include "coverage.h"
 #include "follow.h"
 #include "hazards.h"
+#include "names.h"
 #include "output/pprof.h"
 #include "output/text.h"
-#include "symbol/symbolizer.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -13,9 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-
-/* Levels of inlining resolved for one address. */
-#define INLINE_FRAMES_MAX 64
 
 static const char *const extensions[] = {
 	[FORMAT_PPROF] = "pb.gz",
@@ -298,70 +295,6 @@ static int build_profile(const struct recording *recording, const struct target_
 	return 0;
 }
 
-/* --- names --- */
-
-/* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
-static int name_location(struct profile *profile, struct symbolizer *symbolizer,
-			 const struct process *process, uint32_t index)
-{
-	uint64_t address = profile->locations.items[index].address, vaddr;
-	const struct mapping *mapping = process_find(process, address);
-	struct symbol_frame frames[INLINE_FRAMES_MAX];
-	struct profile_line lines[INLINE_FRAMES_MAX];
-	int count, err;
-
-	if (!mapping || !mapping->image ||
-	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
-				   &vaddr))
-		return 0;
-	count = symbolizer_resolve(symbolizer, mapping->image, vaddr, frames, INLINE_FRAMES_MAX);
-	if (count <= 0)
-		return count;
-	for (int i = 0; i < count; i++) {
-		err = profile_add_function(profile, frames[i].name, frames[i].system_name,
-					   frames[i].file, frames[i].start_line,
-					   &lines[i].function);
-		if (err)
-			return err;
-		lines[i].line = frames[i].line;
-	}
-	return profile_set_lines(profile, index, lines, (size_t)count);
-}
-
-/* pprof does not look for symbols itself where a mapping says that it has them. */
-static void flag_mappings(struct profile *profile, struct symbolizer *symbolizer,
-			  const struct process *process)
-{
-	vec_for_each(flagged, &profile->mappings) {
-		const struct mapping *mapping = process_find(process, flagged->start);
-		struct symbol_source source;
-
-		if (!mapping || !mapping->image)
-			continue;
-		symbolizer_source(symbolizer, mapping->image, &source);
-		flagged->has_functions = source.has_functions;
-		flagged->has_filenames = source.has_lines;
-		flagged->has_line_numbers = source.has_lines;
-		flagged->has_inline_frames = source.has_inlines;
-	}
-}
-
-static int name_locations(struct profile *profile, struct recording *recording,
-			  const struct process *process)
-{
-	const struct symbolizer_options options = {.no_demangle = recording->settings->no_demangle};
-	int err = 0;
-
-	if (!recording->symbolizer)
-		err = symbolizer_new(&options, &recording->symbolizer);
-	if (err)
-		return err;
-	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
-		err = name_location(profile, recording->symbolizer, process, i);
-	flag_mappings(profile, recording->symbolizer, process);
-	return err;
-}
-
 /* --- the files --- */
 
 /* A profile in its format, as bytes. */
@@ -439,8 +372,10 @@ int report_target(struct recording *recording, struct target_record *target)
 			return code;
 	}
 	err = build_profile(recording, target, &profile);
+	if (!err && !recording->names)
+		err = names_new(settings, &recording->names);
 	if (!err)
-		err = name_locations(profile, recording, target->process);
+		err = names_give(recording->names, profile, target->process);
 	if (err) {
 		log_error("cannot read the recording of process %d: %s", target->process->pid,
 			  strerror(-err));

@@ -1,7 +1,7 @@
 #include "targets.h"
 
 #include "binary/minidebug.h"
-#include "symbol/debuginfo.h"
+#include "symbol/debug_search.h"
 #include "target/shadow_stack.h"
 #include "util/clock.h"
 #include "util/vec.h"
@@ -90,6 +90,11 @@ static int find_allocator(const struct recording *recording, const struct image 
 			  struct allocator **out)
 {
 	const struct allocator_extras *extras = &recording->settings->extras;
+	/* No download: the target may be running away meanwhile. */
+	const struct debug_search search = {
+		.folders = (const char *const *)recording->settings->debug_folders.items,
+		.folder_count = recording->settings->debug_folders.count,
+	};
 	const char *source = ".gnu_debugdata";
 	struct image *symbols = NULL;
 	int err = allocator_find(image, NULL, extras, out);
@@ -98,7 +103,7 @@ static int find_allocator(const struct recording *recording, const struct image 
 		return err;
 	if (minidebug_open(image, &symbols)) {
 		source = "separate debug file";
-		symbols = debuginfo_find_file(image, DEBUGINFO_ROOT);
+		symbols = debug_search_find(&search, image);
 	}
 	if (!symbols)
 		return err;

@@ -26,10 +26,12 @@ static void split(const char *from, const char *to, const char *debug)
 
 static void assert_found(const char *name, bool dwarf, bool separate)
 {
+	const char *folder = in_scratch("root");
+	const struct debug_search search = {.folders = &folder, .folder_count = 1};
 	struct image *image = open_image(name);
 	struct debuginfo *debuginfo = NULL;
 
-	assert_int_equal(debuginfo_open(image, in_scratch("root"), &debuginfo), 0);
+	assert_int_equal(debuginfo_open(image, &search, &debuginfo), 0);
 	assert_int_equal(debuginfo->main.dwarf != NULL, dwarf);
 	assert_int_equal(debuginfo->separate != NULL, separate);
 	debuginfo_free(debuginfo);

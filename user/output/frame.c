@@ -49,10 +49,10 @@ static void describe(const struct profile *profile, const struct profile_locatio
 		frame->line = location->lines[index].line;
 		frame->file = function->file;
 	}
-	/* What a symbolizer had no name for it may have called "[libfoo.so]" itself. */
-	if (function && function->name[0] && function->name[0] != '[') {
+	/* Where there is no symbol, "[libfoo.so+0x1234]" is given for a name. */
+	if (function && function->name[0]) {
 		frame->name = function->name;
-		frame->named = true;
+		frame->named = function->name[0] != '[';
 		return;
 	}
 	if (location->mapping >= 0)

@@ -17,8 +17,8 @@ struct frame {
 			     then */
 	const char *file; /* borrowed, "" where unknown */
 	uint32_t line;	  /* 0: unknown */
-	uint64_t offset;  /* of an unnamed frame, in its image's file; else 0 */
-	bool named;
+	uint64_t offset;  /* of a frame with nothing but a stand-in, in its image's file; else 0 */
+	bool named;	  /* by a symbol, not only by where it is */
 	char stand_in[FRAME_STAND_IN_MAX];
 };
 

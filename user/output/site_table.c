@@ -131,7 +131,9 @@ static bool find_allocating(struct frame_cursor *cursor, struct frame *frame)
 static void write_nameless(const struct frame *innermost, FILE *to)
 {
 	text_escape(to, innermost->name);
-	fprintf(to, "+0x%" PRIx64 "  (no symbols)\n", innermost->offset);
+	if (innermost->offset)
+		fprintf(to, "+0x%" PRIx64, innermost->offset);
+	fputs("  (no symbols)\n", to);
 }
 
 /* The second line. *cursor is left behind the frame that was named. */

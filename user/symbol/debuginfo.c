@@ -1,16 +1,13 @@
 #include "symbol/debuginfo.h"
 
+#include "binary/minidebug.h"
 #include "util/cleanup.h"
 
 #include <elfutils/libdwelf.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <zlib.h>
 
-#define CRC_CHUNK   (256 * 1024)
 #define GUARD_BYTES 4096
 
 /* --- opening a file that claims to have debug information --- */
@@ -47,138 +44,6 @@ static bool has_usable_dwarf(const struct image *image)
 
 	image_for_each_section(image, survey_section, &survey);
 	return survey.has_dwarf && survey.bytes <= DEBUGINFO_BYTES_MAX;
-}
-
-/* Opens a regular ELF file. A path from a hostile file may name a FIFO: never wait for it. */
-static struct image *open_file(const char *path)
-{
-	struct image *image;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-
-	if (fd < 0 || image_open(fd, path, &image))
-		return NULL;
-	return image;
-}
-
-static void cleanup_image(struct image **image)
-{
-	image_free(*image);
-}
-
-static bool same_build_id(const struct image *image, const void *build_id, size_t length)
-{
-	return image->build_id_len == length && !memcmp(image->build_id, build_id, length);
-}
-
-static bool same_file(const struct image *a, const struct image *b)
-{
-	return a->dev == b->dev && a->inode == b->inode;
-}
-
-static struct image *open_by_build_id(const char *root, const uint8_t *build_id, size_t length)
-{
-	CLEANUP(cleanup_image) struct image *image = NULL;
-	CLEANUP(cleanup_free) char *path = NULL;
-	char hex[2 * IMAGE_BUILD_ID_MAX + 1];
-
-	if (length < 2 || length > IMAGE_BUILD_ID_MAX)
-		return NULL;
-	for (size_t i = 0; i < length; i++)
-		snprintf(hex + 2 * i, 3, "%02x", build_id[i]);
-	if (asprintf(&path, "%s/.build-id/%.2s/%s.debug", root, hex, hex + 2) < 0) {
-		path = NULL;
-		return NULL;
-	}
-	image = open_file(path);
-	if (!image || !same_build_id(image, build_id, length))
-		return NULL;
-	return TAKE(image);
-}
-
-/* --- .gnu_debuglink --- */
-
-static bool file_crc(const struct image *image, uint32_t *crc)
-{
-	CLEANUP(cleanup_free) uint8_t *chunk = malloc(CRC_CHUNK);
-	uLong sum = crc32(0, NULL, 0);
-
-	if (!chunk || image->size > DEBUGINFO_BYTES_MAX)
-		return false;
-	for (uint64_t at = 0; at < image->size;) {
-		ssize_t got = pread(image->fd, chunk, CRC_CHUNK, (off_t)at);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return false;
-		sum = crc32(sum, chunk, (uInt)got);
-		at += (uint64_t)got;
-	}
-	*crc = (uint32_t)sum;
-	return true;
-}
-
-/* The candidate, if it is the file that image's link speaks of. */
-static struct image *open_linked(const struct image *image, const char *path, uint32_t crc)
-{
-	CLEANUP(cleanup_image) struct image *found = open_file(path);
-	uint32_t actual;
-
-	if (!found || same_file(found, image))
-		return NULL;
-	if (image->build_id_len && !same_build_id(found, image->build_id, image->build_id_len))
-		return NULL;
-	if (!file_crc(found, &actual) || actual != crc)
-		return NULL;
-	return TAKE(found);
-}
-
-/* name NUL padding crc32. The name is that of a file, without a folder. */
-static bool parse_link(const uint8_t *section, size_t size, const char **name, uint32_t *crc)
-{
-	size_t length = strnlen((const char *)section, size), at = (length + 1 + 3) & ~(size_t)3;
-
-	if (!length || length == size || at > size || size - at < sizeof(*crc))
-		return false;
-	if (strchr((const char *)section, '/'))
-		return false;
-	*name = (const char *)section;
-	memcpy(crc, section + at, sizeof(*crc));
-	return true;
-}
-
-/* Where GDB looks: beside the image, in .debug beside it, and below root in a folder of that name.
- */
-static struct image *open_by_link(const struct image *image, const char *root)
-{
-	CLEANUP(cleanup_free) uint8_t *section = NULL;
-	const char *slash = strrchr(image->path, '/'), *name;
-	int folder = slash ? (int)(slash - image->path) : -1;
-	const struct {
-		const char *root, *infix;
-	} places[] = {{"", "/"}, {"", "/.debug/"}, {root, "/"}};
-	struct image *found = NULL;
-	uint64_t vaddr;
-	size_t size;
-	uint32_t crc;
-
-	/* A path that is not absolute would be taken from our own working directory. */
-	if (image->path[0] != '/' || folder < 0)
-		return NULL;
-	if (image_section(image, ".gnu_debuglink", 4096, &section, &size, &vaddr))
-		return NULL;
-	if (!parse_link(section, size, &name, &crc))
-		return NULL;
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && !found; i++) {
-		CLEANUP(cleanup_free) char *path = NULL;
-
-		if (asprintf(&path, "%s%.*s%s%s", places[i].root, folder, image->path,
-			     places[i].infix, name) < 0)
-			path = NULL;
-		if (path)
-			found = open_linked(image, path, crc);
-	}
-	return found;
 }
 
 /* --- libdw --- */
@@ -296,16 +161,21 @@ static bool file_open(struct debuginfo_file *file, const struct image *image)
 
 /* --- .gnu_debugaltlink --- */
 
+static void cleanup_image(struct image **image)
+{
+	image_free(*image);
+}
+
 /*
  * libdw would follow the link by itself when it meets the first reference, with a plain open() of a
  * path that the file states. So the file is found here, or the DWARF is not used at all: what dwz
  * has moved out is missed everywhere.
  */
-static bool open_extra(struct debuginfo *debuginfo, const struct image *from, const char *root)
+static bool open_extra(struct debuginfo *debuginfo, const struct image *from,
+		       const struct debug_search *search)
 {
-	const char *name, *slash = strrchr(from->path, '/');
+	const char *name;
 	CLEANUP(cleanup_image) struct image *found = NULL;
-	CLEANUP(cleanup_free) char *path = NULL;
 	const void *build_id;
 	ssize_t length = dwelf_dwarf_gnu_debugaltlink(debuginfo->main.dwarf, &name, &build_id);
 
@@ -313,16 +183,8 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from, co
 		return true;
 	if (length < 0)
 		return false;
-	found = open_by_build_id(root, build_id, (size_t)length);
-	if (!found && (name[0] == '/' || (slash && from->path[0] == '/'))) {
-		int folder = name[0] == '/' ? 0 : (int)(slash - from->path) + 1;
-
-		if (asprintf(&path, "%.*s%s", folder, from->path, name) < 0)
-			path = NULL;
-		found = path ? open_file(path) : NULL;
-	}
-	if (!found || !same_build_id(found, build_id, (size_t)length) || !has_usable_dwarf(found) ||
-	    !file_open(&debuginfo->extra, found))
+	found = debug_search_find_extra(search, from, name, build_id, (size_t)length);
+	if (!found || !has_usable_dwarf(found) || !file_open(&debuginfo->extra, found))
 		return false;
 	dwarf_setalt(debuginfo->main.dwarf, debuginfo->extra.dwarf);
 	return true;
@@ -330,14 +192,21 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from, co
 
 /* --- all of it --- */
 
-struct image *debuginfo_find_file(const struct image *image, const char *root)
+static int is_symtab(const struct image_section_info *section, void *context)
 {
-	struct image *found = open_by_build_id(root, image->build_id, image->build_id_len);
-
-	return found ? found : open_by_link(image, root);
+	(void)context;
+	return section->header.sh_type == SHT_SYMTAB;
 }
 
-int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out)
+/* What a stripped image carries with it is less than a separate file, and more than nothing. */
+static void open_carried(struct debuginfo *debuginfo, const struct image *image)
+{
+	if (!debuginfo->separate && !image_for_each_section(image, is_symtab, NULL))
+		minidebug_open(image, &debuginfo->separate);
+}
+
+int debuginfo_open(const struct image *image, const struct debug_search *search,
+		   struct debuginfo **out)
 {
 	struct debuginfo *debuginfo = calloc(1, sizeof(*debuginfo));
 	const struct image *from = image;
@@ -346,12 +215,13 @@ int debuginfo_open(const struct image *image, const char *root, struct debuginfo
 		return -ENOMEM;
 	*out = debuginfo;
 	if (!has_usable_dwarf(image)) {
-		debuginfo->separate = debuginfo_find_file(image, root);
+		debuginfo->separate = debug_search_find(search, image);
+		open_carried(debuginfo, image);
 		from = debuginfo->separate;
 		if (!from || !has_usable_dwarf(from))
 			return 0;
 	}
-	if (!file_open(&debuginfo->main, from) || !open_extra(debuginfo, from, root)) {
+	if (!file_open(&debuginfo->main, from) || !open_extra(debuginfo, from, search)) {
 		file_close(&debuginfo->main);
 		file_close(&debuginfo->extra);
 	}

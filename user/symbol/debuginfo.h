@@ -1,15 +1,15 @@
 /*
- * Where an image's debug information lies, and libdw's handle on it: in the image, or in a separate
- * file found by build id or by .gnu_debuglink. A separate file is as hostile as the image; it is
- * used only if it can be shown to belong to it.
+ * An image's debug information, and libdw's handle on it: in the image, or in a separate file
+ * (debug_search.h). Where there is neither, the symbol table that it may carry compressed.
  *
  * Not supported: .dwo and .dwp files (their units' lines are, their functions come from the symbol
- * tables), and downloads.
+ * tables).
  */
 #ifndef ALLOCTRACE_DEBUGINFO_H
 #define ALLOCTRACE_DEBUGINFO_H
 
 #include "binary/image.h"
+#include "symbol/debug_search.h"
 
 #include <elfutils/libdw.h>
 
@@ -35,21 +35,11 @@ struct debuginfo {
 	struct debuginfo_file extra; /* what dwz has moved out of main (.gnu_debugaltlink) */
 };
 
-/* Where Debian and others put separate debug files. */
-#define DEBUGINFO_ROOT "/usr/lib/debug"
-
-/*
- * root is the folder of separate debug files, "/usr/lib/debug". image is not kept.
- * 0, also where nothing is found; -ENOMEM.
- */
-int debuginfo_open(const struct image *image, const char *root, struct debuginfo **out);
+/* image and search are not kept, what holds image's root must stay. 0, also where nothing is found;
+ * -ENOMEM. */
+int debuginfo_open(const struct image *image, const struct debug_search *search,
+		   struct debuginfo **out);
 void debuginfo_free(struct debuginfo *debuginfo);
-
-/*
- * The separate file that belongs to image, for its symbols alone: no DWARF of it is read. To be
- * freed; NULL: none found.
- */
-struct image *debuginfo_find_file(const struct image *image, const char *root);
 
 /*
  * The contents of a section that libdw has read, and decompressed where necessary: ".debug_line",

@@ -68,12 +68,13 @@ void symbolizer_free(struct symbolizer *symbolizer)
 	free(symbolizer);
 }
 
-static int source_init(struct source *source, const struct image *image)
+static int source_init(struct source *source, const struct image *image,
+		       const struct debug_search *search)
 {
 	int err;
 
 	*source = (struct source){.image = image};
-	err = debuginfo_open(image, DEBUGINFO_ROOT, &source->debuginfo);
+	err = debuginfo_open(image, search, &source->debuginfo);
 	if (!err && source->debuginfo->main.dwarf)
 		err = dwarf_index_new(source->debuginfo->main.dwarf, image, &source->dwarf);
 	if (!err)
@@ -105,7 +106,7 @@ static int find_source(struct symbolizer *symbolizer, const struct image *image,
 		else
 			high = middle;
 	}
-	err = source_init(&source, image);
+	err = source_init(&source, image, &symbolizer->options.search);
 	if (err)
 		return err;
 	err = vec_push(&symbolizer->sources, source);

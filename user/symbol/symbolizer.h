@@ -7,6 +7,7 @@
 #define ALLOCTRACE_SYMBOLIZER_H
 
 #include "binary/image.h"
+#include "symbol/debug_search.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,6 +17,7 @@ struct symbolizer;
 
 struct symbolizer_options {
 	bool no_demangle;
+	struct debug_search search; /* what it borrows must stay as long as the symbolizer */
 };
 
 /* One level of an address: a function, and the line in it that is executed or that calls the level

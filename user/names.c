@@ -1,0 +1,249 @@
+#include "names.h"
+
+#include "output/frame.h"
+#include "output/text.h"
+#include "symbol/downloads.h"
+#include "symbol/symbolizer.h"
+#include "util/cleanup.h"
+#include "util/units.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Levels of inlining resolved for one address. */
+#define INLINE_FRAMES_MAX 64
+/* "[libfoo.so+0x1234]" */
+#define STAND_IN_MAX (FRAME_STAND_IN_MAX + 20)
+
+struct names {
+	struct symbolizer *symbolizer; /* owned */
+	struct downloads *downloads;   /* owned; NULL: none wanted, or none to be had */
+};
+
+/* --- what is told on the way --- */
+
+static char *escaped(const char *text)
+{
+	char *copy = NULL;
+	size_t size;
+	FILE *to = open_memstream(&copy, &size);
+
+	if (!to)
+		return NULL;
+	text_escape(to, text);
+	return fclose(to) ? NULL : copy;
+}
+
+static void say_looked(void *context, const struct image *image, const char *where, bool in_target,
+		       const char *outcome)
+{
+	CLEANUP(cleanup_free) char *path = escaped(image->path);
+	CLEANUP(cleanup_free) char *place = escaped(where);
+
+	(void)context;
+	if (path && place)
+		log_verbose("debug information of %s: %s%s: %s", path, place,
+			    in_target ? " (in its root)" : "", outcome);
+}
+
+/* Ctrl-C ends the waiting for servers, not the recording. */
+static bool is_interrupted(void)
+{
+	sigset_t set;
+
+	return !sigpending(&set) && (sigismember(&set, SIGINT) || sigismember(&set, SIGTERM));
+}
+
+static bool say_progress(const char *name, uint64_t bytes, uint64_t of)
+{
+	CLEANUP(cleanup_free) char *text = escaped(name);
+	char done[UNITS_TEXT_MAX], all[UNITS_TEXT_MAX];
+
+	if (of)
+		log_progress("debug information of %s: %s of %s", text ? text : "",
+			     units_format_size((double)bytes, done),
+			     units_format_size((double)of, all));
+	else
+		log_progress("debug information of %s: asking", text ? text : "");
+	return !is_interrupted();
+}
+
+/* Waits for signals from here on to be asked for; *before: what was. */
+static void hold_signals(sigset_t *before)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, before);
+}
+
+/* What came meanwhile has had its effect. */
+static void release_signals(const sigset_t *before)
+{
+	const struct timespec now = {0};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	while (sigtimedwait(&set, NULL, &now) > 0)
+		;
+	sigprocmask(SIG_SETMASK, before, NULL);
+}
+
+static void open_downloads(struct names *names)
+{
+	int err = downloads_new(say_progress, &names->downloads);
+
+	if (err == -EDESTADDRREQ)
+		log_warning("--debuginfod: DEBUGINFOD_URLS is empty: nothing is fetched");
+	else if (err == -ELIBACC)
+		log_warning(
+			"--debuginfod: libdebuginfod.so.1 is not installed: nothing is fetched");
+	else if (err)
+		log_warning("--debuginfod: %s: nothing is fetched", strerror(-err));
+}
+
+int names_new(const struct settings *settings, struct names **out)
+{
+	struct symbolizer_options options = {
+		.no_demangle = settings->no_demangle,
+		.search =
+			{
+				.folders = (const char *const *)settings->debug_folders.items,
+				.folder_count = settings->debug_folders.count,
+				.looked = settings->log_level == LOG_VERBOSE ? say_looked : NULL,
+			},
+	};
+	struct names *names = calloc(1, sizeof(*names));
+	int err;
+
+	if (!names)
+		return -ENOMEM;
+	if (settings->debuginfod)
+		open_downloads(names);
+	options.search.server = names->downloads;
+	err = symbolizer_new(&options, &names->symbolizer);
+	if (err) {
+		names_free(names);
+		return err;
+	}
+	*out = names;
+	return 0;
+}
+
+void names_free(struct names *names)
+{
+	if (!names)
+		return;
+	symbolizer_free(names->symbolizer);
+	downloads_free(names->downloads);
+	free(names);
+}
+
+/* --- the names --- */
+
+/* In code without a symbol: its image, and where in it, as addr2line and objdump count. */
+static int name_by_offset(struct profile *profile, const struct mapping *mapping, uint64_t vaddr,
+			  uint32_t index)
+{
+	char name[STAND_IN_MAX], file[FRAME_STAND_IN_MAX];
+	struct profile_line line = {0};
+	int err;
+
+	frame_stand_in(mapping->path, file);
+	snprintf(name, sizeof(name), "%.*s+0x%" PRIx64 "]", (int)strlen(file) - 1, file, vaddr);
+	err = profile_add_function(profile, name, name, "", 0, &line.function);
+	return err ? err : profile_set_lines(profile, index, &line, 1);
+}
+
+/* The names at one location. 0 or -ENOMEM; nothing is set where it is in no image. */
+static int name_location(struct names *names, struct profile *profile,
+			 const struct process *process, uint32_t index)
+{
+	uint64_t address = profile->locations.items[index].address, vaddr;
+	const struct mapping *mapping = process_find(process, address);
+	struct symbol_frame frames[INLINE_FRAMES_MAX];
+	struct profile_line lines[INLINE_FRAMES_MAX];
+	int count, err;
+
+	if (!mapping || !mapping->image ||
+	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
+				   &vaddr))
+		return 0;
+	count = symbolizer_resolve(names->symbolizer, mapping->image, vaddr, frames,
+				   INLINE_FRAMES_MAX);
+	if (count < 0)
+		return count;
+	if (!count)
+		return name_by_offset(profile, mapping, vaddr, index);
+	for (int i = 0; i < count; i++) {
+		err = profile_add_function(profile, frames[i].name, frames[i].system_name,
+					   frames[i].file, frames[i].start_line,
+					   &lines[i].function);
+		if (err)
+			return err;
+		lines[i].line = frames[i].line;
+	}
+	return profile_set_lines(profile, index, lines, (size_t)count);
+}
+
+/* Does any location lie in that mapping? Only then its file was, or will be, looked into. */
+static bool *find_used(const struct profile *profile)
+{
+	bool *used = calloc(profile->mappings.count + 1, sizeof(*used));
+
+	for (size_t i = 0; used && i < profile->locations.count; i++) {
+		if (profile->locations.items[i].mapping >= 0)
+			used[profile->locations.items[i].mapping] = true;
+	}
+	return used;
+}
+
+/* pprof does not look for symbols itself where a mapping says that it has them. */
+static int flag_mappings(struct names *names, struct profile *profile,
+			 const struct process *process)
+{
+	CLEANUP(cleanup_free) bool *used = find_used(profile);
+
+	if (!used)
+		return -ENOMEM;
+	for (size_t i = 0; i < profile->mappings.count; i++) {
+		struct profile_mapping *flagged = &profile->mappings.items[i];
+		const struct mapping *mapping = process_find(process, flagged->start);
+		struct symbol_source source;
+
+		if (!used[i] || !mapping || !mapping->image)
+			continue;
+		symbolizer_source(names->symbolizer, mapping->image, &source);
+		flagged->has_functions = source.has_functions;
+		flagged->has_filenames = source.has_lines;
+		flagged->has_line_numbers = source.has_lines;
+		flagged->has_inline_frames = source.has_inlines;
+	}
+	return 0;
+}
+
+int names_give(struct names *names, struct profile *profile, const struct process *process)
+{
+	sigset_t before;
+	int err = 0;
+
+	if (names->downloads)
+		hold_signals(&before);
+	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
+		err = name_location(names, profile, process, i);
+	if (!err)
+		err = flag_mappings(names, profile, process);
+	if (names->downloads) {
+		log_progress_clear();
+		release_signals(&before);
+	}
+	return err;
+}
