@@ -398,6 +398,54 @@ static void a_stripped_function_does_not_take_its_neighbours_name(void **state)
 	image_free(image);
 }
 
+/* Every stub that objdump names, at its first and last byte; their number. */
+static int compare_stubs(const char *program)
+{
+	struct symbolizer *symbolizer = new_symbolizer(false);
+	struct image *image = open_image(program);
+	unsigned long vaddr;
+	char name[64];
+	int count = 0;
+	FILE *labels;
+
+	run("objdump -d %s | sed -n 's/^\\([0-9a-f]*\\) <\\(.*@plt\\)>:$/\\1 \\2/p' > labels",
+	    program);
+	labels = fopen(in_scratch("labels"), "r");
+	assert_non_null(labels);
+	while (fscanf(labels, "%lx %63s", &vaddr, name) == 2) {
+		assert_string_equal(name_at(symbolizer, image, vaddr), name);
+		assert_string_equal(name_at(symbolizer, image, vaddr + 7), name);
+		count++;
+	}
+	fclose(labels);
+	symbolizer_free(symbolizer);
+	image_free(image);
+	return count;
+}
+
+static void entries_of_the_linkage_table_are_named_by_where_they_lead(void **state)
+{
+	static const char *const flags[] = {
+		"",
+		"-fcf-protection -Wl,-z,ibtplt",
+		"-Wl,-z,now",
+		"-no-pie -fno-pie",
+		"-fuse-ld=lld -Wl,-z,lazy",
+	};
+
+	(void)state;
+	write_text("calls.c", "#include <stdio.h>\n#include <stdlib.h>\n"
+			      "int main(int argc, char **argv) {\n"
+			      "\tvoid *(*volatile get)(size_t) = malloc;\n"
+			      "\tchar *p = realloc(get(argc), 100);\n"
+			      "\tsnprintf(p, 100, \"%%s\", argv[0]); puts(p); free(p);\n"
+			      "\treturn atexit(abort) + malloc(7) != 0; }\n");
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		run("gcc -w -O1 %s -o calls calls.c && strip calls", flags[i]);
+		assert_true(compare_stubs("calls") >= 5);
+	}
+}
+
 static void symbols_without_a_size_end_with_the_next_or_the_section(void **state)
 {
 	static const char source[] = ".section .first, \"ax\"\n"
@@ -592,6 +640,7 @@ int main(void)
 		cmocka_unit_test(sources_are_told_apart),
 		cmocka_unit_test(without_debug_information_there_are_symbols),
 		cmocka_unit_test(a_stripped_function_does_not_take_its_neighbours_name),
+		cmocka_unit_test(entries_of_the_linkage_table_are_named_by_where_they_lead),
 		cmocka_unit_test(symbols_without_a_size_end_with_the_next_or_the_section),
 		cmocka_unit_test(of_several_names_the_usual_one_is_shown),
 		cmocka_unit_test(names_are_readable_and_raw),

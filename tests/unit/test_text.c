@@ -180,6 +180,69 @@ static void test_sites_beyond_the_top_are_counted(void **state)
 	profile_free(profile);
 }
 
+/* 6000 bytes are the program's, 3600 of the library, 400 of code in no file. */
+static struct profile *profile_of_two_images(bool live)
+{
+	const int program[] = {AT_LIBC, AT_SESSION_NEW}, library[] = {AT_LIBC}, jit[] = {AT_JIT};
+	struct profile *profile;
+
+	assert_int_equal(profile_new(&profile), 0);
+	sample_info(profile, 1);
+	assert_int_equal(profile_add_mapping(profile, EXE_START, EXE_START + 0x10000, 0, SAMPLE_EXE,
+					     "00aabb", NULL),
+			 0);
+	/* Two mappings of one file. */
+	for (uint64_t start = LIBC_START; start < LIBC_START + 0x8000; start += 0x4000)
+		assert_int_equal(profile_add_mapping(profile, start + 0x6000, start + 0xa000, 0,
+						     SAMPLE_LIBC, "ccdd", NULL),
+				 0);
+	assert_int_equal(profile_add_bucket(profile, sample_site(profile, true, 2, program), 6,
+					    6000, live * 6, live * 6000),
+			 0);
+	assert_int_equal(profile_add_bucket(profile, sample_site(profile, true, 1, library), 6,
+					    3600, live * 6, live * 3600),
+			 0);
+	assert_int_equal(profile_add_bucket(profile, sample_site(profile, true, 1, jit), 4, 400,
+					    live * 4, live * 400),
+			 0);
+	assert_int_equal(profile_finish(profile), 0);
+	return profile;
+}
+
+static void test_images_without_debug_information_are_named_by_their_share(void **state)
+{
+	struct profile *profile = profile_of_two_images(true);
+	char *text = summary(profile, 1);
+
+	(void)state;
+	/* Whose frame without a name it is nobody knows: the innermost counts. */
+	assert_has(text, "\nnames      96 % of live bytes come from " SAMPLE_LIBC
+			 ", which has no symbols (build id ccdd)\n");
+	assert_has_not(text, "come from " SAMPLE_EXE);
+	free(text);
+
+	/* An allocator's own frame does not, so most is the program's. */
+	sample_line(profile, AT_LIBC, "operator new", "_Znwm", "", 0);
+	profile->mappings.items[0].has_functions = true;
+	text = summary(profile, 1);
+	assert_has(text, "\nnames      60 % of live bytes come from " SAMPLE_EXE
+			 ", which has no debug information (build id 00aabb)\n");
+	free(text);
+
+	/* Lines are all one can have. */
+	profile->mappings.items[0].has_line_numbers = true;
+	text = summary(profile, 1);
+	assert_has_not(text, "\nnames");
+	free(text);
+	profile_free(profile);
+
+	profile = profile_of_two_images(false);
+	text = summary(profile, 1);
+	assert_has(text, "\nnames      96 % of allocated bytes come from " SAMPLE_LIBC);
+	free(text);
+	profile_free(profile);
+}
+
 static void test_losses_are_named(void **state)
 {
 	struct profile *profile = sample_profile(512 * 1024);
@@ -560,6 +623,7 @@ int main(void)
 		cmocka_unit_test(test_sites_are_named_by_who_asks_for_the_memory),
 		cmocka_unit_test(test_nameless_callers_in_a_row_are_told_once),
 		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
+		cmocka_unit_test(test_images_without_debug_information_are_named_by_their_share),
 		cmocka_unit_test(test_losses_are_named),
 		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),
 		cmocka_unit_test(test_no_calls_of_an_idle_and_of_a_busy_process),

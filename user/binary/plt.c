@@ -8,29 +8,13 @@
 
 #define SECTION_MAX ((size_t)256 << 20)
 
-/* A function of another image, if by its name it allocates or frees. */
-static const struct family_function *find_external(const char *name)
-{
-	const struct family_function *found = NULL;
+struct visitor {
+	int (*visit)(uint64_t slot, const Elf64_Sym *symbol, const char *name, void *context);
+	void *context;
+};
 
-	for (size_t i = 0; i < FAMILY_COUNT && !found; i++)
-		found = family_find(&families[i], families[i].prefix, name);
-	return found && !found->unprobed ? found : NULL;
-}
-
-static int add_slot(uint64_t slot, const Elf64_Sym *symbol, const char *name, struct plt *plt)
-{
-	struct plt_slot item = {.slot = slot};
-
-	if (symbol->st_shndx == SHN_UNDEF)
-		item.external = find_external(name);
-	else if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC)
-		item.target = symbol->st_value;
-	return item.target || item.external ? vec_push(plt, item) : 0;
-}
-
-static int add_relocations(const struct image *image, const char *section,
-			   const struct symtab *dynamic, struct plt *plt)
+static int visit_relocations(const struct image *image, const char *section,
+			     const struct symtab *dynamic, const struct visitor *visitor)
 {
 	CLEANUP(cleanup_free) uint8_t *data = NULL;
 	struct reader r;
@@ -53,11 +37,46 @@ static int add_relocations(const struct image *image, const char *section,
 			continue;
 		if (!symtab_get(dynamic, ELF64_R_SYM(rela.r_info), &symbol, &name))
 			continue;
-		err = add_slot(rela.r_offset, &symbol, name, plt);
+		err = visitor->visit(rela.r_offset, &symbol, name, visitor->context);
 		if (err)
 			return err;
 	}
 	return 0;
+}
+
+int plt_for_each_slot(const struct image *image, const struct symtab *dynamic,
+		      int (*visit)(uint64_t slot, const Elf64_Sym *symbol, const char *name,
+				   void *context),
+		      void *context)
+{
+	const struct visitor visitor = {visit, context};
+	int err = visit_relocations(image, ".rela.plt", dynamic, &visitor);
+
+	return err ? err : visit_relocations(image, ".rela.dyn", dynamic, &visitor);
+}
+
+/* --- the slots that matter to an allocator --- */
+
+/* A function of another image, if by its name it allocates or frees. */
+static const struct family_function *find_external(const char *name)
+{
+	const struct family_function *found = NULL;
+
+	for (size_t i = 0; i < FAMILY_COUNT && !found; i++)
+		found = family_find(&families[i], families[i].prefix, name);
+	return found && !found->unprobed ? found : NULL;
+}
+
+static int add_slot(uint64_t slot, const Elf64_Sym *symbol, const char *name, void *context)
+{
+	struct plt_slot item = {.slot = slot};
+	struct plt *plt = context;
+
+	if (symbol->st_shndx == SHN_UNDEF)
+		item.external = find_external(name);
+	else if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC)
+		item.target = symbol->st_value;
+	return item.target || item.external ? vec_push(plt, item) : 0;
 }
 
 static int compare_slots(const void *a, const void *b)
@@ -72,9 +91,7 @@ int plt_load(const struct image *image, const struct symtab *dynamic, struct plt
 	CLEANUP(plt_deinit) struct plt plt = {0};
 	int err;
 
-	err = add_relocations(image, ".rela.plt", dynamic, &plt);
-	if (!err)
-		err = add_relocations(image, ".rela.dyn", dynamic, &plt);
+	err = plt_for_each_slot(image, dynamic, add_slot, &plt);
 	if (err)
 		return err;
 	if (plt.count)

@@ -13,6 +13,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * Calls visit for each slot of the global offset table that is to hold a symbol's address (by a
+ * JUMP_SLOT or GLOB_DAT relocation), until it returns non-zero, which is then returned. name is
+ * borrowed from dynamic. 0 at the end, -ENOMEM, -E2BIG. x86-64 only.
+ */
+int plt_for_each_slot(const struct image *image, const struct symtab *dynamic,
+		      int (*visit)(uint64_t slot, const Elf64_Sym *symbol, const char *name,
+				   void *context),
+		      void *context);
+
 struct plt_slot {
 	uint64_t slot;	 /* link-time address of the GOT entry */
 	uint64_t target; /* of the function, in this image; 0: it is another image's */

@@ -8,6 +8,7 @@
 #include "output/text.h"
 
 #include "output/figure.h"
+#include "output/missing_names.h"
 #include "output/site_table.h"
 #include "util/units.h"
 #include "util/vec.h"
@@ -484,10 +485,11 @@ int text_write_summary(const struct profile *profile, unsigned int top, FILE *to
 		write_amounts(profile, to);
 	else
 		write_rss_alone(profile, to);
+	err = missing_names_write(profile, "names", to);
 	write_warnings(profile, to);
-	if (profile->sites.count)
+	if (!err && profile->sites.count)
 		err = site_table_write(profile, top, to);
-	else
+	else if (!err)
 		write_nothing(profile, to);
 	if (err)
 		return err;

@@ -5,6 +5,7 @@
 #include "symbol/symbol_table.h"
 
 #include "symbol/interval_map.h"
+#include "symbol/plt_names.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -27,6 +28,7 @@ struct symbol_table {
 		struct symbol *items;
 		size_t count, capacity;
 	} symbols;
+	size_t functions; /* of the symbols, without the PLT's entries */
 	struct {
 		char *items; /* NUL-terminated names, one after another */
 		size_t count, capacity;
@@ -129,7 +131,17 @@ static int collect(struct symbol_table *table, const struct image *image, const 
 		return -ENOMEM;
 	image_for_each_section(from, note_section_end, ends);
 	/* A broken table is as good as one that ends where it breaks. */
-	return image_for_each_function(from, add_symbol, &collector) == -ENOMEM ? -ENOMEM : 0;
+	if (image_for_each_function(from, add_symbol, &collector) == -ENOMEM)
+		return -ENOMEM;
+	table->functions = table->symbols.count;
+	return 0;
+}
+
+static int collect_plt(struct symbol_table *table, const struct image *image)
+{
+	struct collector collector = {.table = table, .image = image};
+
+	return plt_names_for_each(image, add_symbol, &collector);
 }
 
 /* --- which name wins --- */
@@ -237,6 +249,8 @@ int symbol_table_new(const struct image *image, const struct image *debug,
 	if (!err && debug)
 		err = collect(table, image, debug);
 	if (!err)
+		err = collect_plt(table, image);
+	if (!err)
 		err = build_map(table);
 	if (err) {
 		symbol_table_free(table);
@@ -267,5 +281,5 @@ const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr)
 
 size_t symbol_table_count(const struct symbol_table *table)
 {
-	return table->symbols.count;
+	return table->functions;
 }

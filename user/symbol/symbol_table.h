@@ -1,6 +1,7 @@
 /*
- * The function symbols of an image (and of its separate debug file), by address. An address that no
- * symbol covers has no name: never the neighbour's.
+ * The function symbols of an image (and of its separate debug file), by address, and the entries of
+ * its procedure linkage table ("malloc@plt"). An address that no symbol covers has no name: never the
+ * neighbour's.
  */
 #ifndef ALLOCTRACE_SYMBOL_TABLE_H
 #define ALLOCTRACE_SYMBOL_TABLE_H
@@ -23,6 +24,7 @@ void symbol_table_free(struct symbol_table *table);
 /* The name at a link-time address, valid as long as the table; NULL: none. */
 const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr);
 
+/* Of function symbols. */
 size_t symbol_table_count(const struct symbol_table *table);
 
 #endif
