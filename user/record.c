@@ -7,6 +7,7 @@
 #include "report.h"
 #include "targets.h"
 #include "output/text.h"
+#include "symbol/debug_search.h"
 #include "target/launch.h"
 #include "target/watch.h"
 #include "util/cleanup.h"
@@ -472,7 +473,10 @@ static void recording_deinit(struct recording *recording)
 
 int record_run(const struct settings *settings)
 {
-	struct recording recording = {.settings = settings};
+	struct recording recording = {
+		.settings = settings,
+		.checksum_bytes = DEBUG_SEARCH_CHECKSUM_MAX,
+	};
 	CLEANUP(cleanup_fd) int signals = open_signals();
 	struct watch *watch = NULL;
 	int code, err;

@@ -86,7 +86,7 @@ static int is_symtab(const struct image_section_info *section, void *context)
  * An image's allocator: by its own symbols, or, where it is stripped of them, by those that it
  * carries compressed or that lie in a separate debug file.
  */
-static int find_allocator(const struct recording *recording, const struct image *image,
+static int find_allocator(struct recording *recording, const struct image *image,
 			  struct allocator **out)
 {
 	const struct allocator_extras *extras = &recording->settings->extras;
@@ -94,6 +94,7 @@ static int find_allocator(const struct recording *recording, const struct image 
 	const struct debug_search search = {
 		.folders = (const char *const *)recording->settings->debug_folders.items,
 		.folder_count = recording->settings->debug_folders.count,
+		.checksum_bytes = &recording->checksum_bytes,
 	};
 	const char *source = ".gnu_debugdata";
 	struct image *symbols = NULL;
@@ -129,7 +130,7 @@ static const struct probed_image *find_known(const struct recording *recording,
 }
 
 /* Looks at one image, of which item says nothing yet. 0 or -ENOMEM. */
-static int look_at(const struct recording *recording, struct probed_image *item)
+static int look_at(struct recording *recording, struct probed_image *item)
 {
 	const struct probed_image *known = find_known(recording, item->image);
 	int err;
@@ -150,7 +151,7 @@ static int look_at(const struct recording *recording, struct probed_image *item)
 	return 0;
 }
 
-int targets_find_allocators(const struct recording *recording, struct target_record *target)
+int targets_find_allocators(struct recording *recording, struct target_record *target)
 {
 	while (target->images.count < target->process->images.count) {
 		struct probed_image item = {

@@ -18,7 +18,7 @@ int targets_open(struct recording *recording);
 int targets_add(struct recording *recording, struct process *process, int64_t opened_at);
 
 /* Looks at the images of a target that have not been looked at yet. 0 or -ENOMEM. */
-int targets_find_allocators(const struct recording *recording, struct target_record *target);
+int targets_find_allocators(struct recording *recording, struct target_record *target);
 
 /* Puts probes into the images of a target from index `from` on that have an allocator. 0 or -errno.
  */

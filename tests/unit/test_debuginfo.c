@@ -27,7 +27,12 @@ static void split(const char *from, const char *to, const char *debug)
 static void assert_found(const char *name, bool dwarf, bool separate)
 {
 	const char *folder = in_scratch("root");
-	const struct debug_search search = {.folders = &folder, .folder_count = 1};
+	uint64_t bytes = 1 << 20;
+	const struct debug_search search = {
+		.folders = &folder,
+		.folder_count = 1,
+		.checksum_bytes = &bytes,
+	};
 	struct image *image = open_image(name);
 	struct debuginfo *debuginfo = NULL;
 
@@ -82,6 +87,15 @@ static void a_linked_file_must_be_the_one_that_was_meant(void **state)
 	split("anonymous.so", "linked.so", "linked.debug");
 	assert_found("linked.so", true, true);
 	run("printf x >> linked.debug");
+	assert_found("linked.so", false, false);
+	/* Nor is more read for that than a run may. */
+	split("anonymous.so", "linked.so", "linked.debug");
+	run("truncate -s 2M linked.debug && crc=$(python3 -c 'import zlib; "
+	    "print(\"%%08x\" %% zlib.crc32(open(\"linked.debug\", \"rb\").read()))') && "
+	    "objcopy --strip-all anonymous.so linked.so && "
+	    "objcopy --add-gnu-debuglink=linked.debug linked.so && "
+	    "objdump -sj .gnu_debuglink linked.so | grep -q $(echo $crc | fold -w2 | tac | tr -d "
+	    "'\n')");
 	assert_found("linked.so", false, false);
 	/* A build id must match, too, even if the checksum does. */
 	split("full.so", "linked.so", "linked.debug");

@@ -105,13 +105,15 @@ static bool has_build_id(const struct image *image, const void *build_id, size_t
 	return image->build_id_len == length && !memcmp(image->build_id, build_id, length);
 }
 
-static bool file_crc(const struct image *image, uint32_t *crc)
+/* Reads all of the file, if that is still within the run's limit. */
+static bool file_crc(const struct debug_search *search, const struct image *image, uint32_t *crc)
 {
 	CLEANUP(cleanup_free) uint8_t *chunk = malloc(CRC_CHUNK);
 	uLong sum = crc32(0, NULL, 0);
 
-	if (!chunk)
+	if (!chunk || !search->checksum_bytes || image->size > *search->checksum_bytes)
 		return false;
+	*search->checksum_bytes -= image->size;
 	for (uint64_t at = 0; at < image->size;) {
 		ssize_t got = pread(image->fd, chunk, CRC_CHUNK, (off_t)at);
 
@@ -126,7 +128,8 @@ static bool file_crc(const struct image *image, uint32_t *crc)
 	return true;
 }
 
-/* Does the file belong to the image? crc: what the image's link says of it, NULL: it was not linked. */
+/* Why the file does not belong to the image; crc: what the image's link says of it, NULL: it was not
+ * linked. NULL: it does. */
 static const char *refuse(const struct look *look, const struct image *found, const uint32_t *crc)
 {
 	uint32_t actual;
@@ -135,11 +138,12 @@ static const char *refuse(const struct look *look, const struct image *found, co
 		return "the file itself";
 	if (found->size > DEBUG_SEARCH_FILE_MAX)
 		return "too large";
-	if (look->build_id_len && !has_build_id(found, look->build_id, look->build_id_len))
-		return "of another build";
-	if (crc && (!file_crc(found, &actual) || actual != *crc))
-		return "of another build, by its checksum";
-	return NULL;
+	if (look->build_id_len)
+		return has_build_id(found, look->build_id, look->build_id_len) ? NULL
+									       : "of another build";
+	if (!crc || !file_crc(look->search, found, &actual))
+		return "not proved to be of this build";
+	return actual == *crc ? NULL : "of another build, by its checksum";
 }
 
 static struct image *try_path(const struct look *look, int root, const char *path,

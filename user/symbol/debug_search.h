@@ -2,7 +2,7 @@
  * Where an image's separate debug information is: in a file named by its build id, or by its
  * .gnu_debuglink, in the folders that the user names, in the target's own root, on the host, and on a
  * debuginfod server if that was asked for. Such a file is as hostile as the image; it is used only if
- * it can be shown to belong to it, by build id or checksum.
+ * it can be shown to belong to it, by build id, or by the link's checksum where there is none.
  */
 #ifndef ALLOCTRACE_DEBUG_SEARCH_H
 #define ALLOCTRACE_DEBUG_SEARCH_H
@@ -16,11 +16,15 @@
 
 struct downloads;
 
-/* Borrowed, all of it. Zeros: the standard folders only, in silence. */
+/* Bytes that a run reads for checksums, where no build id tells whether a file belongs to an image. */
+#define DEBUG_SEARCH_CHECKSUM_MAX (4ull << 30)
+
+/* Borrowed, all of it. Zeros: the standard folders only, in silence, and no checksums. */
 struct debug_search {
 	const char *const *folders; /* on the host; before all others, in this order */
 	size_t folder_count;
 	struct downloads *server; /* NULL: nothing is downloaded */
+	uint64_t *checksum_bytes; /* that may still be read, from DEBUG_SEARCH_CHECKSUM_MAX down */
 	/*
 	 * Told each place that was looked at for image. in_target: where is a path of the target's
 	 * root. Both texts may hold hostile bytes.

@@ -25,6 +25,7 @@ struct source {
 struct symbolizer {
 	struct symbolizer_options options;
 	struct demangler *demangler; /* owned */
+	uint64_t checksum_bytes;     /* that may still be read */
 	struct {
 		struct source *items; /* owned, sorted as image_compare_files() has it */
 		size_t count, capacity;
@@ -40,6 +41,8 @@ int symbolizer_new(const struct symbolizer_options *options, struct symbolizer *
 	if (!symbolizer)
 		return -ENOMEM;
 	symbolizer->options = *options;
+	symbolizer->checksum_bytes = DEBUG_SEARCH_CHECKSUM_MAX;
+	symbolizer->options.search.checksum_bytes = &symbolizer->checksum_bytes;
 	err = demangler_new(&symbolizer->demangler);
 	if (err) {
 		symbolizer_free(symbolizer);
