@@ -15,6 +15,7 @@
 
 #define DEFAULT_PERIOD (512 * 1024)
 #define DEFAULT_TOP    10
+#define INTERVAL_MIN   100000000 /* ns */
 
 /* Options without a letter. */
 enum {
@@ -39,6 +40,8 @@ static const struct argp_option options[] = {
 	{"duration", 'd', "TIME", 0,
 	 "Stop after TIME: 60 or 60s, 500ms, 5m, 1h (default: when the process ends, or at Ctrl-C)",
 	 0},
+	{"interval", 'i', "TIME", 0,
+	 "Also write a numbered profile every TIME (NAME.0001.pb.gz, ...), for pprof's -base", 0},
 	{"sample-bytes", 's', "SIZE", 0,
 	 "Mean number of bytes between samples: 64KiB, 1MiB (default: 512KiB). 1 records every "
 	 "allocation: figures are exact, the target slows down",
@@ -199,6 +202,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 	case 'd':
 		if (units_parse_duration(argument, &settings->duration))
 			return usage_error("not a time (60, 60s, 500ms, 5m, 1h): '%s'", argument);
+		return 0;
+	case 'i':
+		if (units_parse_duration(argument, &settings->interval) ||
+		    settings->interval < INTERVAL_MIN)
+			return usage_error("--interval: not a time from 100ms on: '%s'", argument);
 		return 0;
 	case 's':
 		if (units_parse_size(argument, &settings->period) || settings->period > 1ULL << 40)

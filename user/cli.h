@@ -38,6 +38,7 @@ struct settings {
 	char **command;	    /* borrowed from argv, NULL-terminated; NULL: none */
 	bool follow;	    /* what the targets start, too */
 	int64_t duration;   /* ns; 0: until the target ends or a signal comes */
+	int64_t interval;   /* ns; a profile each, beside the one at the end; 0: none */
 	uint64_t period;    /* bytes between samples on average */
 	const char *output; /* borrowed; NULL: the default name in the current folder */
 	enum output_format format;

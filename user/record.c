@@ -306,6 +306,22 @@ static int64_t earliest(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
+/* Profiles of all targets that run. What is wrong has been said, and ends nothing. */
+static void write_interval(struct recording *recording)
+{
+	recording->intervals++;
+	vec_for_each(target, &recording->targets) {
+		int code;
+
+		if (target->ended_at || !targets_has_allocator(target))
+			continue;
+		code = report_interval(recording, target, recording->intervals);
+		if (recording->interval_code == EXIT_OK)
+			recording->interval_code = code;
+	}
+	log_verbose("interval %u: profiles written", recording->intervals);
+}
+
 /* Waits until something ends the recording; says what did. */
 static const char *wait_for_end(struct recording *recording, struct watch *watch, int signals)
 {
@@ -315,14 +331,17 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
 	};
 	const bool follow = recording->settings->follow;
+	const int64_t every = recording->settings->interval;
 	int64_t tick = recording->started + TICK_NS, end = recording->settings->duration, time;
+	int64_t write = every ? recording->started + every : INT64_MAX;
 	bool more = false;
 
 	end = end ? recording->started + end : INT64_MAX;
 	for (time = recording->started; time < end; time = clock_now(CLOCK_MONOTONIC)) {
 		int64_t next = follow ? time + (more ? 0 : LOOK_NS) : tick;
 
-		if (!wait_until(recording, fds, earliest(end, earliest(next, tick))))
+		next = earliest(earliest(next, tick), write);
+		if (!wait_until(recording, fds, earliest(end, next)))
 			return "poll failed";
 		if (fds[FD_SIGNALS].revents)
 			return "interrupted";
@@ -338,6 +357,12 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 			tick = time + TICK_NS;
 			read_usage(recording);
 			show_progress(recording);
+		}
+		/* By the plan, however long writing takes; what was missed is left out. */
+		if (time >= write && time < end) {
+			targets_follow(recording, watch);
+			write_interval(recording);
+			write += (clock_now(CLOCK_MONOTONIC) - write) / every * every + every;
 		}
 	}
 	return "duration over";
@@ -448,6 +473,8 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	targets_follow(recording, watch);
 	if (settings->follow)
 		follow_end(recording);
+	if (code == EXIT_OK)
+		code = recording->interval_code;
 	vec_for_each(target, &recording->targets) {
 		int target_code;
 

@@ -72,6 +72,8 @@ struct recording {
 	const struct image *loader; /* of the command, borrowed from its process; NULL: static */
 	int64_t started, ended;	    /* ns, CLOCK_MONOTONIC */
 	const char *end_reason;
+	unsigned int intervals;	 /* written so far */
+	int interval_code;	 /* exit code: how that went */
 	uint64_t checksum_bytes; /* that may be read in the search for allocators' symbols */
 	struct names *names;	 /* owned; of all targets' images; made when it is needed */
 };

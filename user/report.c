@@ -4,9 +4,11 @@
 #include "follow.h"
 #include "hazards.h"
 #include "names.h"
+#include "targets.h"
 #include "output/pprof.h"
 #include "output/text.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -106,6 +108,10 @@ int report_prepare(struct recording *recording)
 	int code = EXIT_OK;
 
 	if (writes_to_stdout(settings)) {
+		if (settings->interval) {
+			log_error("--interval: several profiles need files (--output)");
+			return EXIT_USAGE;
+		}
 		if (settings->format == FORMAT_PPROF && several) {
 			log_error("--output: only one profile fits on stdout");
 			return EXIT_USAGE;
@@ -206,8 +212,37 @@ static char *copy_or_empty(const char *text)
 	return strdup(text ? text : "");
 }
 
+/* When a profile is made, and what cannot be read back any more then, or is still moving. */
+struct moment {
+	int64_t time; /* ns, CLOCK_MONOTONIC: until when it is recorded */
+	uint64_t calls, frees;
+	const char *reason;
+};
+
+static struct moment at_the_end(const struct recording *recording,
+				const struct target_record *target)
+{
+	return (struct moment){
+		.time = target->ended_at ? target->ended_at : recording->ended,
+		.calls = target->calls,
+		.frees = target->frees,
+		.reason = target->ended_at ? "process ended" : recording->end_reason,
+	};
+}
+
+static struct moment right_now(const struct recording *recording,
+			       const struct target_record *target)
+{
+	struct moment now = {.time = clock_now(CLOCK_MONOTONIC), .reason = "it goes on"};
+
+	targets_read_seen(recording, target, &now.calls, &now.frees);
+	now.calls -= target->calls;
+	now.frees -= target->frees;
+	return now;
+}
+
 static int fill_info(const struct recording *recording, const struct target_record *target,
-		     struct profile *profile)
+		     const struct moment *moment, struct profile *profile)
 {
 	struct profile_info *info = &profile->info;
 	struct utsname system;
@@ -221,8 +256,7 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->kernel = copy_or_empty(system.release);
 	info->attach = copy_or_empty(tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
 	info->time_nanos = target->started_realtime;
-	info->duration_nanos =
-		(target->ended_at ? target->ended_at : recording->ended) - target->started;
+	info->duration_nanos = moment->time - target->started;
 	info->period = recording->settings->period;
 	info->mmap = recording->settings->extras.mappings;
 	info->rss_start = target->rss_start;
@@ -230,7 +264,7 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->cpu_nanos = target->cpu_start >= 0 && target->cpu_end >= target->cpu_start
 				  ? target->cpu_end - target->cpu_start
 				  : -1;
-	info->end_reason = target->ended_at ? "process ended" : recording->end_reason;
+	info->end_reason = moment->reason;
 	if (target->followed &&
 	    asprintf(&info->origin, "%.1f ms after it was started by process %d",
 		     (double)(target->started - target->forked_at) / 1e6, target->parent) < 0) {
@@ -263,7 +297,7 @@ static int add_walks(struct profile *profile, const struct tracer_walks *walks)
 }
 
 static int build_profile(const struct recording *recording, const struct target_record *target,
-			 struct profile **out)
+			 const struct moment *moment, struct profile **out)
 {
 	struct profile *profile;
 	struct tracer_walks walks;
@@ -271,14 +305,14 @@ static int build_profile(const struct recording *recording, const struct target_
 
 	if (err)
 		return err;
-	err = fill_info(recording, target, profile);
+	err = fill_info(recording, target, moment, profile);
 	if (!err)
 		err = add_mappings(profile, target->process);
 	if (!err)
 		err = tracer_readback(recording->tracer, target->slot, profile, &walks);
 	if (!err) {
-		profile->info.calls = target->calls;
-		profile->info.frees = target->frees;
+		profile->info.calls = moment->calls;
+		profile->info.frees = moment->frees;
 		err = add_walks(profile, &walks);
 	}
 	if (!err)
@@ -336,7 +370,7 @@ static void save_elsewhere(const struct target_record *target, const struct sett
 }
 
 static int write_profile(const struct profile *profile, const struct settings *settings,
-			 const struct target_record *target)
+			 const struct target_record *target, const char *path)
 {
 	CLEANUP(cleanup_free) uint8_t *data = NULL;
 	size_t size;
@@ -351,37 +385,72 @@ static int write_profile(const struct profile *profile, const struct settings *s
 			return EXIT_OK;
 		return say_output_error("to stdout", -errno);
 	}
-	err = output_write(target->output, &settings->owner, data, size);
+	err = output_write(path, &settings->owner, data, size);
 	if (!err)
 		return EXIT_OK;
-	say_output_error(target->output, err);
+	say_output_error(path, err);
 	save_elsewhere(target, settings, data, size);
 	return EXIT_OUTPUT;
+}
+
+/* A profile with names. An exit code; what is wrong has been said. */
+static int make_profile(struct recording *recording, const struct target_record *target,
+			const struct moment *moment, struct profile **out)
+{
+	struct profile *profile = NULL;
+	int err = build_profile(recording, target, moment, &profile);
+
+	if (!err && !recording->names)
+		err = names_new(recording->settings, &recording->names);
+	if (!err)
+		err = names_give(recording->names, profile, target->process);
+	if (!err) {
+		*out = profile;
+		return EXIT_OK;
+	}
+	profile_free(profile);
+	log_error("cannot read the recording of process %d: %s", target->process->pid,
+		  strerror(-err));
+	return EXIT_OTHER;
+}
+
+int report_interval(struct recording *recording, struct target_record *target, unsigned int number)
+{
+	const struct settings *settings = recording->settings;
+	const struct moment now = right_now(recording, target);
+	CLEANUP(cleanup_free) char *path = NULL;
+	struct profile *profile;
+	int code = EXIT_OK;
+
+	if (!target->output)
+		code = prepare_output(recording, target);
+	if (code == EXIT_OK)
+		code = make_profile(recording, target, &now, &profile);
+	if (code != EXIT_OK)
+		return code;
+	if (output_numbered(target->output, extensions[settings->format], number, &path))
+		code = EXIT_OTHER;
+	else
+		code = write_profile(profile, settings, target, path);
+	profile_free(profile);
+	return code;
 }
 
 int report_target(struct recording *recording, struct target_record *target)
 {
 	const struct settings *settings = recording->settings;
-	struct profile *profile;
+	const struct moment end = at_the_end(recording, target);
 	FILE *to = writes_to_stdout(settings) ? stderr : stdout;
-	int code, err;
+	struct profile *profile;
+	int code = EXIT_OK;
 
-	if (target->followed && !writes_to_stdout(settings)) {
+	if (!target->output && !writes_to_stdout(settings))
 		code = prepare_output(recording, target);
-		if (code != EXIT_OK)
-			return code;
-	}
-	err = build_profile(recording, target, &profile);
-	if (!err && !recording->names)
-		err = names_new(settings, &recording->names);
-	if (!err)
-		err = names_give(recording->names, profile, target->process);
-	if (err) {
-		log_error("cannot read the recording of process %d: %s", target->process->pid,
-			  strerror(-err));
-		return EXIT_OTHER;
-	}
-	code = write_profile(profile, settings, target);
+	if (code == EXIT_OK)
+		code = make_profile(recording, target, &end, &profile);
+	if (code != EXIT_OK)
+		return code;
+	code = write_profile(profile, settings, target, target->output);
 	if (settings->log_level != LOG_QUIET && settings->format != FORMAT_TEXT) {
 		text_write_summary(profile, settings->top, to);
 		if (code == EXIT_OK && !writes_to_stdout(settings)) {

@@ -11,6 +11,12 @@
 int report_prepare(struct recording *recording);
 
 /*
+ * While the recording runs: writes what is known of one target by now as a profile of that number,
+ * without a summary. As report_target().
+ */
+int report_interval(struct recording *recording, struct target_record *target, unsigned int number);
+
+/*
  * Reads one target back, writes its profile and prints its summary. An exit code. What can be
  * written is, whatever else fails.
  */

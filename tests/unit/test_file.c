@@ -510,6 +510,28 @@ static void test_a_full_disk_leaves_the_old_file_and_nothing_else(void **state)
 
 #define test(function) cmocka_unit_test_setup_teardown(function, enter_folder, leave_folder)
 
+static void test_numbers_stand_before_the_extension(void **state)
+{
+	static const struct {
+		const char *path, *numbered;
+		unsigned int number;
+	} cases[] = {
+		{"/a/x.pb.gz", "/a/x.0001.pb.gz", 1}, {"x.pb.gz", "x.9999.pb.gz", 9999},
+		{"x.pb.gz", "x.10000.pb.gz", 10000},  {"x.gz", "x.gz.0001", 1},
+		{"pb.gz", "pb.gz.0001", 1},	      {"/a.pb.gz/x", "/a.pb.gz/x.0001", 1},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *path;
+
+		assert_int_equal(output_numbered(cases[i].path, "pb.gz", cases[i].number, &path),
+				 0);
+		assert_string_equal(path, cases[i].numbered);
+		free(path);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -531,6 +553,7 @@ int main(void)
 		test(test_dash_is_stdout),
 		test(test_no_room_in_a_device),
 		test(test_a_full_disk_leaves_the_old_file_and_nothing_else),
+		cmocka_unit_test(test_numbers_stand_before_the_extension),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -493,3 +493,17 @@ int output_path(const char *pattern, const char *comm, int pid, const char *exte
 	*path = TAKE(text);
 	return 0;
 }
+
+int output_numbered(const char *path, const char *extension, unsigned int number, char **numbered)
+{
+	size_t length = strlen(path), end = strlen(extension) + 1, stem = length;
+	char *text;
+
+	if (length > end && path[length - end] == '.' &&
+	    !strcmp(path + length - end + 1, extension))
+		stem = length - end;
+	if (asprintf(&text, "%.*s.%04u%s", (int)stem, path, number, path + stem) < 0)
+		return -ENOMEM;
+	*numbered = text;
+	return 0;
+}

@@ -27,6 +27,12 @@ struct output_owner {
 int output_path(const char *pattern, const char *comm, int pid, const char *extension, char **path);
 
 /*
+ * The path of one of several profiles of a process: the number, of four digits at least, before the
+ * extension ("x.0001.pb.gz"), or at the end where path has another. To be freed. 0 or -ENOMEM.
+ */
+int output_numbered(const char *path, const char *extension, unsigned int number, char **numbered);
+
+/*
  * Can path be written later? Called before a recording starts, so that nobody waits 60 s for
  * "permission denied". 0 or -errno: -ENOENT (no such folder), -EACCES, -EISDIR, -ELOOP (a symlink
  * owned by somebody other than root, us or owner: it is not followed).

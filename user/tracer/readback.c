@@ -226,6 +226,9 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *
 
 	memset(walks, 0, sizeof(*walks));
 	profile->info.recorded = 0;
+	/* While it runs, this is as of now. */
+	if (!err && tracer->links.count)
+		err = count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);
 	if (!err)
 		err = add_counts(tracer, slot, profile, walks, &forgotten);
 	if (err)
