@@ -210,16 +210,10 @@ static void stop_recording(struct recording *recording)
 
 /* --- while it runs --- */
 
-static void read_usage(struct recording *recording)
+static void read_usage(struct recording *recording, bool stacks)
 {
-	vec_for_each(target, &recording->targets) {
-		uint64_t rss = target->ended_at ? 0 : process_rss(target->process);
-
-		if (!rss)
-			continue;
-		target->rss_end = rss;
-		target->cpu_end = process_cpu_time(target->process);
-	}
+	vec_for_each(target, &recording->targets)
+		targets_read_usage(target, stacks);
 }
 
 static void show_progress(const struct recording *recording)
@@ -235,7 +229,7 @@ static void show_progress(const struct recording *recording)
 			continue;
 		calls += counters[COUNT_CALLS] - target->calls;
 		samples += counters[COUNT_SAMPLED];
-		rss += target->rss_end;
+		rss += profile_memory_rss(&target->memory_end);
 	}
 	log_progress(
 		"recording: %s, %s calls, %s sampled, RSS %s (Ctrl-C ends it)",
@@ -355,7 +349,7 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 			return "process ended";
 		if (time >= tick) {
 			tick = time + TICK_NS;
-			read_usage(recording);
+			read_usage(recording, false);
 			show_progress(recording);
 		}
 		/* By the plan, however long writing takes; what was missed is left out. */
@@ -465,7 +459,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 		return code;
 	}
 	recording->end_reason = wait_for_end(recording, watch, signals);
-	read_usage(recording);
+	read_usage(recording, true);
 	stop_recording(recording);
 	log_progress_clear();
 	log_verbose("detached");

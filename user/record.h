@@ -56,8 +56,9 @@ struct target_record {
 	int64_t started_realtime;
 	int64_t ended_at; /* 0: still running when the recording ended */
 	unsigned int children, executions;
-	uint64_t rss_start, rss_end; /* bytes; 0: not known */
-	int64_t cpu_start, cpu_end;  /* ns of CPU time that it had used; -1: not known */
+	struct profile_memory memory_start, memory_end;
+	struct readings readings;   /* of its anonymous memory, with what is swapped out */
+	int64_t cpu_start, cpu_end; /* ns of CPU time that it had used; -1: not known */
 	uint64_t calls, frees; /* seen between the recording's start and its end, not while probes
 				  came and went */
 };

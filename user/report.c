@@ -259,8 +259,9 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->duration_nanos = moment->time - target->started;
 	info->period = recording->settings->period;
 	info->mmap = recording->settings->extras.mappings;
-	info->rss_start = target->rss_start;
-	info->rss_end = target->rss_end;
+	info->memory_start = target->memory_start;
+	info->memory_end = target->memory_end;
+	info->growth = verdict_of(&target->readings);
 	info->cpu_nanos = target->cpu_start >= 0 && target->cpu_end >= target->cpu_start
 				  ? target->cpu_end - target->cpu_start
 				  : -1;

@@ -2,6 +2,7 @@
 
 #include "binary/minidebug.h"
 #include "symbol/debug_search.h"
+#include "target/memory.h"
 #include "target/shadow_stack.h"
 #include "util/clock.h"
 #include "util/vec.h"
@@ -49,6 +50,7 @@ void target_deinit(struct target_record *target)
 		allocator_free(item->allocator);
 		allocator_free(item->unwinder);
 	}
+	readings_deinit(&target->readings);
 	free(target->images.items);
 	free(target->output);
 	process_free(target->process);
@@ -287,10 +289,36 @@ void targets_read_seen(const struct recording *recording, const struct target_re
 	*frees = counters[COUNT_FREES];
 }
 
+void targets_read_usage(struct target_record *target, bool stacks)
+{
+	pid_t pid = target->process->pid;
+	struct profile_memory *latest = &target->memory_end;
+	struct memory memory;
+	uint64_t bytes;
+
+	if (target->ended_at || memory_read(pid, &memory))
+		return;
+	*latest = (struct profile_memory){
+		.known = true,
+		.anon = memory.anon,
+		.file = memory.file,
+		.shmem = memory.shmem,
+		.swap = memory.swap,
+		.stacks = latest->stacks,
+	};
+	if (stacks && !memory_read_stacks(pid, &bytes))
+		latest->stacks = bytes;
+	readings_add(&target->readings, clock_now(CLOCK_MONOTONIC), memory.anon + memory.swap);
+	target->cpu_end = process_cpu_time(target->process);
+}
+
 void targets_start(struct recording *recording, struct target_record *target)
 {
-	target->rss_start = process_rss(target->process);
-	target->cpu_start = process_cpu_time(target->process);
+	targets_read_usage(target, true);
+	target->memory_start = target->memory_end;
+	target->cpu_start = target->cpu_end;
+	/* Of one that ends before it is looked at again, the end is not known. */
+	target->memory_end.known = false;
 	target->cpu_end = -1;
 	targets_read_seen(recording, target, &target->calls, &target->frees);
 	target->started_realtime = clock_now(CLOCK_REALTIME);

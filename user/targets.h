@@ -45,4 +45,10 @@ void target_deinit(struct target_record *target);
 /* Says why a process cannot be a target (errors of process_open()). The exit code for it. */
 int targets_say_error(pid_t pid, int err);
 
+/*
+ * Reads its memory and CPU time, as the latest; what cannot be read any more stays as it was. With
+ * stacks, which takes longer: at the start and the end.
+ */
+void targets_read_usage(struct target_record *target, bool stacks);
+
 #endif

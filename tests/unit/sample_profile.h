@@ -74,8 +74,22 @@ static inline void sample_info(struct profile *profile, uint64_t period)
 	info->period = period;
 	info->calls = 1204331;
 	info->frees = 1104220;
-	info->rss_start = 213 << 20;
-	info->rss_end = 331 << 20;
+	info->memory_start = (struct profile_memory){
+		.known = true,
+		.anon = 200 << 20,
+		.file = 12 << 20,
+		.shmem = 1 << 20,
+		.swap = 4 << 20,
+		.stacks = 136 << 10,
+	};
+	info->memory_end = (struct profile_memory){
+		.known = true,
+		.anon = 316 << 20,
+		.file = 13 << 20,
+		.shmem = 2 << 20,
+		.swap = 5 << 20,
+		.stacks = 160 << 10,
+	};
 	info->cpu_nanos = 2500000000;
 	info->end_reason = "duration reached";
 }

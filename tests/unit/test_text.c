@@ -243,6 +243,81 @@ static void test_images_without_debug_information_are_named_by_their_share(void 
 	profile_free(profile);
 }
 
+static void test_terms_of_the_account_add_up_to_the_rss(void **state)
+{
+	struct profile *profile = sample_profile(1);
+	char *text = summary(profile, 1);
+
+	(void)state;
+	/* 4,031,712 bytes are live; 118 MiB more than before: */
+	assert_has(text,
+		   "\nRSS        331 MiB = 213 MiB before + 3.84 MiB live + 24.0 KiB stacks + "
+		   "1.00 MiB files + 1.00 MiB shared - 1.00 MiB swapped out + "
+		   "113 MiB not explained\n");
+	free(text);
+	/* What was there before can have been given back. */
+	profile->info.memory_end.anon = 150 << 20;
+	profile->info.memory_end.swap = 4 << 20;
+	text = summary(profile, 1);
+	assert_has(text,
+		   "\nRSS        165 MiB = 213 MiB before + 3.84 MiB live + 24.0 KiB stacks + "
+		   "1.00 MiB files + 1.00 MiB shared - 53.9 MiB not explained\n");
+	free(text);
+	profile->info.memory_start.known = false;
+	text = summary(profile, 1);
+	assert_has_not(text, "\nRSS   ");
+	free(text);
+	profile_free(profile);
+}
+
+static void test_growth_is_told_with_its_evidence(void **state)
+{
+	struct profile *profile = sample_profile(1);
+	struct verdict *growth = &profile->info.growth;
+	char *text = summary(profile, 1);
+
+	(void)state;
+	assert_has_not(text, "\ngrowth ");
+	free(text);
+	*growth = (struct verdict){.kind = VERDICT_STEADY,
+				   .parts = 10,
+				   .grown = 9,
+				   .change = 4 << 20,
+				   .per_second = 0.4 * (1 << 20)};
+	text = summary(profile, 1);
+	assert_has(text,
+		   "\ngrowth     grew in 9 of 10 parts of the window, 410 KiB/s; 100 % of what "
+		   "is live comes from session_new\n");
+	free(text);
+	growth->change = 100 << 20;
+	text = summary(profile, 1);
+	assert_has(text,
+		   "; most of it is outside the heap, where 3.84 MiB are live (--mmap records "
+		   "direct mappings)\n");
+	free(text);
+	*growth = (struct verdict){.kind = VERDICT_STEP,
+				   .parts = 10,
+				   .grown = 9,
+				   .change = 4 << 20,
+				   .step = 4000 << 10,
+				   .step_at = INT64_C(4000000000)};
+	text = summary(profile, 1);
+	assert_has(text, "\ngrowth     grew once, by 3.91 MiB between 3.00 s and 4.00 s; 100 %");
+	free(text);
+	*growth = (struct verdict){
+		.kind = VERDICT_FLAT, .parts = 10, .low = 5 << 20, .high = (5 << 20) + 4096};
+	text = summary(profile, 1);
+	assert_has(text, "\ngrowth     stayed within 4.00 KiB\n");
+	free(text);
+	profile->info.duration_nanos = 1000000000;
+	profile->total_values[PROFILE_ALLOC_SPACE] = 50 << 20;
+	text = summary(profile, 1);
+	assert_has(text, "stayed within 4.00 KiB, while 50.0 MiB/s were allocated and nearly all "
+			 "freed\n");
+	free(text);
+	profile_free(profile);
+}
+
 static void test_losses_are_named(void **state)
 {
 	struct profile *profile = sample_profile(512 * 1024);
@@ -351,7 +426,7 @@ static void test_what_is_not_known_is_called_unknown(void **state)
 	(void)state;
 	assert_int_equal(profile_new(&profile), 0);
 	profile->info.period = 1;
-	profile->info.rss_end = 5 << 20;
+	profile->info.memory_end = (struct profile_memory){.known = true, .anon = 5 << 20};
 	assert_int_equal(profile_add_site(profile, NULL, 0, false, NULL), 0);
 	assert_int_equal(profile_add_bucket(profile, 0, 1, 1, 1, 1), 0);
 	assert_int_equal(profile_finish(profile), 0);
@@ -624,6 +699,8 @@ int main(void)
 		cmocka_unit_test(test_nameless_callers_in_a_row_are_told_once),
 		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
 		cmocka_unit_test(test_images_without_debug_information_are_named_by_their_share),
+		cmocka_unit_test(test_terms_of_the_account_add_up_to_the_rss),
+		cmocka_unit_test(test_growth_is_told_with_its_evidence),
 		cmocka_unit_test(test_losses_are_named),
 		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),
 		cmocka_unit_test(test_no_calls_of_an_idle_and_of_a_busy_process),

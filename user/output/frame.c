@@ -1,5 +1,7 @@
 #include "output/frame.h"
 
+#include "output/alloc_frames.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -105,4 +107,13 @@ bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame)
 	location = location_at(cursor->profile, cursor->site, cursor->location);
 	describe(cursor->profile, location, --cursor->line, frame);
 	return true;
+}
+
+bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame)
+{
+	while (frame_next_outward(cursor, frame)) {
+		if (frame->named && !alloc_frames_plumbing(frame->name))
+			return true;
+	}
+	return false;
 }

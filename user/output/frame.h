@@ -36,6 +36,13 @@ bool frame_next_outward(struct frame_cursor *cursor, struct frame *frame);
 struct frame_cursor frame_outermost(const struct profile *profile, const struct profile_site *site);
 bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame);
 
+/*
+ * The function that allocates: the innermost named frame from the cursor on outwards that is neither an
+ * allocator's own nor hands on what its language asks of it. The cursor is left behind it. False: no
+ * such frame has a name.
+ */
+bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame);
+
 /* "[libfoo.so]" for code of which only its file is known, "[unknown]" for "". Never with < or >. */
 void frame_stand_in(const char *file, char name[FRAME_STAND_IN_MAX]);
 

@@ -2,13 +2,11 @@
  * Three lines for a site: its figures; the function that allocates, with file and line; its
  * callers.
  *
- * "The function that allocates" is the innermost named frame that is neither an allocator's own nor
- * hands on what its language asks of it. Nameless frames inside of it are told ("through
+ * "The function that allocates" is that of frame_find_allocating(). Nameless frames inside of it are told ("through
  * [libssl.so.3]"), because there it may be that code's memory.
  */
 #include "output/site_table.h"
 
-#include "output/alloc_frames.h"
 #include "output/figure.h"
 #include "output/frame.h"
 #include "output/text.h"
@@ -118,16 +116,6 @@ static const char *base_name(const char *path)
 
 /* --- a site's lines --- */
 
-/* Puts the cursor behind the function that allocates. False: no frame has a name. */
-static bool find_allocating(struct frame_cursor *cursor, struct frame *frame)
-{
-	while (frame_next_outward(cursor, frame)) {
-		if (frame->named && !alloc_frames_plumbing(frame->name))
-			return true;
-	}
-	return false;
-}
-
 static void write_nameless(const struct frame *innermost, FILE *to)
 {
 	text_escape(to, innermost->name);
@@ -148,7 +136,7 @@ static int write_name(struct frame_cursor *cursor, FILE *to)
 		fputs("[no stack]\n", to);
 		return 0;
 	}
-	if (!find_allocating(cursor, &frame)) {
+	if (!frame_find_allocating(cursor, &frame)) {
 		*cursor = start;
 		/* Plumbing alone is better than no name. */
 		if (!innermost.named) {

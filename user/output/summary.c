@@ -8,6 +8,7 @@
 #include "output/text.h"
 
 #include "output/figure.h"
+#include "output/growth.h"
 #include "output/missing_names.h"
 #include "output/site_table.h"
 #include "util/units.h"
@@ -349,23 +350,25 @@ static void write_rate(const struct profile *profile, FILE *to)
 
 static void write_rss(const struct profile_info *info, FILE *to)
 {
-	double change = (double)info->rss_end - (double)info->rss_start;
+	uint64_t start = profile_memory_rss(&info->memory_start);
+	uint64_t end = profile_memory_rss(&info->memory_end);
+	double change = (double)end - (double)start;
 
-	if (!info->rss_start && !info->rss_end) {
+	if (!start && !end) {
 		fputs("unknown", to);
 		return;
 	}
-	if (info->rss_start)
-		write_size(to, (double)info->rss_start);
+	if (start)
+		write_size(to, (double)start);
 	else
 		fputs("unknown", to);
 	fputs(" -> ", to);
-	if (!info->rss_end) {
+	if (!end) {
 		fputs("unknown", to);
 		return;
 	}
-	write_size(to, (double)info->rss_end);
-	if (!info->rss_start)
+	write_size(to, (double)end);
+	if (!start)
 		return;
 	fputs(change < 0 ? " (-" : " (+", to);
 	write_size(to, change < 0 ? -change : change);
@@ -404,6 +407,20 @@ static void write_amounts(const struct profile *profile, FILE *to)
 	      to);
 	if (profile->info.mmap)
 		write_mapped(profile, to);
+}
+
+/* And is it the heap at all? */
+static void write_growth(const struct profile *profile, FILE *to)
+{
+	if (growth_has_account(profile)) {
+		/* Where nothing was recorded, a line of that name stands above. */
+		label(to, profile->sites.count ? "RSS" : "");
+		growth_write_account(profile, to);
+	}
+	if (growth_is_judged(profile)) {
+		label(to, "growth");
+		growth_write_verdict(profile, to);
+	}
 }
 
 static void write_warnings(const struct profile *profile, FILE *to)
@@ -485,6 +502,7 @@ int text_write_summary(const struct profile *profile, unsigned int top, FILE *to
 		write_amounts(profile, to);
 	else
 		write_rss_alone(profile, to);
+	write_growth(profile, to);
 	err = missing_names_write(profile, "names", to);
 	write_warnings(profile, to);
 	if (!err && profile->sites.count)

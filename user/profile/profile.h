@@ -10,6 +10,7 @@
 #define ALLOCTRACE_PROFILE_H
 
 #include "profile/estimate.h"
+#include "profile/verdict.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -86,6 +87,19 @@ struct profile_counter {
 /* A process that uses so much CPU time in a window is not idle. */
 #define PROFILE_BUSY_NANOS 100000000
 
+/* Resident memory by kind, bytes; swap is what is not resident any more. */
+struct profile_memory {
+	bool known;
+	uint64_t anon, file, shmem, swap;
+	uint64_t stacks; /* of anon: of all threads */
+};
+
+/* 0: not known. */
+static inline uint64_t profile_memory_rss(const struct profile_memory *memory)
+{
+	return memory->known ? memory->anon + memory->file + memory->shmem : 0;
+}
+
 /* Everything that is told about a recording besides its sites. Strings are owned. */
 struct profile_info {
 	int pid;
@@ -108,8 +122,9 @@ struct profile_info {
 	uint64_t unmaps;
 	uint64_t sampled; /* = recorded + failed allocations + losses */
 	uint64_t recorded;
-	uint64_t rss_start, rss_end; /* bytes, 0: unknown */
-	int64_t cpu_nanos;	     /* CPU time used in the window; -1: unknown */
+	struct profile_memory memory_start, memory_end;
+	struct verdict growth; /* of anonymous memory, with what is swapped out */
+	int64_t cpu_nanos;     /* CPU time used in the window; -1: unknown */
 	const char
 		*end_reason; /* static: "duration reached", "interrupted", "process exited", ... */
 };

@@ -635,17 +635,6 @@ bool process_memory_is_limited(const struct process *process)
 	       has_variable(process, "TCMALLOC_HEAP_LIMIT_MB");
 }
 
-uint64_t process_rss(const struct process *process)
-{
-	char text[256];
-	uint64_t pages;
-
-	if (read_proc(process->pid, "statm", text, sizeof(text)) <= 0 ||
-	    sscanf(text, "%*u %" SCNu64, &pages) != 1)
-		return 0;
-	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 /* utime and stime of /proc/PID/stat (proc(5)), in clock ticks. */
 int64_t process_cpu_time(const struct process *process)
 {

@@ -103,9 +103,6 @@ const struct mapping *process_find(const struct process *process, uint64_t addre
  */
 bool process_memory_is_limited(const struct process *process);
 
-/* Resident memory in bytes, 0 where the process has ended. */
-uint64_t process_rss(const struct process *process);
-
 /* CPU time that all its threads have used, in ns; -1 where the process is gone. */
 int64_t process_cpu_time(const struct process *process);
 

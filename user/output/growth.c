@@ -1,0 +1,174 @@
+#include "output/growth.h"
+
+#include "output/figure.h"
+#include "output/frame.h"
+#include "output/text.h"
+#include "util/units.h"
+
+#include <string.h>
+
+/* A site is evidence if it holds so much of the live bytes. */
+#define SITE_SHARE 0.2
+/* The heap does not explain a growth of which it holds less than this. */
+#define HEAP_SHARE 0.5
+/* Allocated, as a multiple of what is live, and per second: who churns. */
+#define CHURN_TIMES	 10
+#define CHURN_PER_SECOND (1024 * 1024)
+
+static void write_size(double bytes, FILE *to)
+{
+	char text[UNITS_TEXT_MAX];
+
+	fputs(units_format_size(bytes, text), to);
+}
+
+/* " + 12 KiB files" */
+static void write_term(double bytes, const char *what, FILE *to)
+{
+	fputs(bytes < 0 ? " - " : " + ", to);
+	write_size(bytes < 0 ? -bytes : bytes, to);
+	fprintf(to, " %s", what);
+}
+
+static double change(uint64_t from, uint64_t to)
+{
+	return (double)to - (double)from;
+}
+
+bool growth_has_account(const struct profile *profile)
+{
+	return profile->info.memory_start.known && profile->info.memory_end.known;
+}
+
+void growth_write_account(const struct profile *profile, FILE *to)
+{
+	const struct profile_memory *start = &profile->info.memory_start;
+	const struct profile_memory *end = &profile->info.memory_end;
+	double live = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	double stacks = change(start->stacks, end->stacks), file = change(start->file, end->file);
+	double shmem = change(start->shmem, end->shmem), swapped = change(start->swap, end->swap);
+	double before = (double)(start->anon + start->file + start->shmem);
+	double now = (double)(end->anon + end->file + end->shmem);
+	char text[FIGURE_TEXT_MAX];
+
+	write_size(now, to);
+	fputs(" = ", to);
+	write_size(before, to);
+	fprintf(to, " before + %s live",
+		figure_format(profile, profile->total, profile->total_values, PROFILE_INUSE_SPACE,
+			      text));
+	write_term(stacks, "stacks", to);
+	write_term(file, "files", to);
+	write_term(shmem, "shared", to);
+	if (swapped != 0)
+		write_term(-swapped, "swapped out", to);
+	write_term(now - before - live - stacks - file - shmem + swapped, "not explained", to);
+	fputc('\n', to);
+}
+
+/* --- the verdict --- */
+
+static void write_shape(const struct verdict *verdict, int64_t duration, FILE *to)
+{
+	char text[UNITS_TEXT_MAX], from[UNITS_TEXT_MAX], until[UNITS_TEXT_MAX];
+	int64_t part = verdict->parts ? duration / verdict->parts : 0;
+
+	switch (verdict->kind) {
+	case VERDICT_STEADY:
+		fprintf(to, "grew in %u of %u parts of the window, %s/s", verdict->grown,
+			verdict->parts, units_format_size(verdict->per_second, text));
+		break;
+	case VERDICT_STEP:
+		fprintf(to, "grew once, by %s between %s and %s",
+			units_format_size((double)verdict->step, text),
+			units_format_duration(verdict->step_at > part ? verdict->step_at - part : 0,
+					      from),
+			units_format_duration(verdict->step_at, until));
+		break;
+	case VERDICT_UNEVEN:
+		fprintf(to, "grew by %s, in %u of %u parts of the window",
+			units_format_size((double)verdict->change, text), verdict->grown,
+			verdict->parts);
+		break;
+	case VERDICT_SAWTOOTH:
+		fprintf(to, "grew and shrank in turn, between %s and %s",
+			units_format_size((double)verdict->low, from),
+			units_format_size((double)verdict->high, until));
+		break;
+	case VERDICT_SHRANK:
+		fprintf(to, "shrank by %s", units_format_size(-(double)verdict->change, text));
+		break;
+	default:
+		fprintf(to, "stayed within %s",
+			units_format_size((double)(verdict->high - verdict->low), text));
+		break;
+	}
+}
+
+/* "; 93 % of what is live comes from session_new" */
+static void write_site(const struct profile *profile, FILE *to)
+{
+	double live = (double)profile->total_values[PROFILE_INUSE_SPACE], share;
+	struct frame_cursor cursor = {.profile = profile};
+	struct frame frame;
+
+	if (!profile->sites.count || live <= 0)
+		return;
+	cursor.site = &profile->sites.items[0];
+	share = (double)cursor.site->sums[PROFILE_INUSE_SPACE] / live;
+	if (cursor.site->mapped || share < SITE_SHARE || !frame_find_allocating(&cursor, &frame))
+		return;
+	fprintf(to, "; %.0f %% of what is live comes from ", 100 * share);
+	text_escape(to, frame.name);
+}
+
+/* Does the heap explain what has been added? */
+static void write_heap(const struct profile *profile, const struct verdict *verdict, FILE *to)
+{
+	double low, high;
+	char text[UNITS_TEXT_MAX];
+
+	estimate_interval(&profile->total[PROFILE_INUSE_SPACE], &low, &high);
+	if (high < HEAP_SHARE * (double)verdict->change)
+		fprintf(to, "; most of it is outside the heap, where %s are live%s",
+			units_format_size((double)profile->total_values[PROFILE_INUSE_SPACE], text),
+			profile->info.mmap ? "" : " (--mmap records direct mappings)");
+	else
+		write_site(profile, to);
+}
+
+static void write_churn(const struct profile *profile, FILE *to)
+{
+	double seconds = (double)profile->info.duration_nanos / 1e9;
+	double allocated = (double)profile->total_values[PROFILE_ALLOC_SPACE];
+	double live = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	char text[UNITS_TEXT_MAX];
+
+	if (seconds > 0 && allocated / seconds >= CHURN_PER_SECOND &&
+	    allocated >= CHURN_TIMES * live)
+		fprintf(to, ", while %s/s were allocated and nearly all freed",
+			units_format_size(allocated / seconds, text));
+}
+
+bool growth_is_judged(const struct profile *profile)
+{
+	return profile->info.growth.kind != VERDICT_TOO_SHORT;
+}
+
+void growth_write_verdict(const struct profile *profile, FILE *to)
+{
+	const struct verdict *verdict = &profile->info.growth;
+
+	write_shape(verdict, profile->info.duration_nanos, to);
+	switch (verdict->kind) {
+	case VERDICT_STEADY:
+	case VERDICT_STEP:
+	case VERDICT_UNEVEN:
+		write_heap(profile, verdict, to);
+		break;
+	default:
+		write_churn(profile, to);
+		break;
+	}
+	fputc('\n', to);
+}

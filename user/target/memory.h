@@ -1,0 +1,39 @@
+/*
+ * The resident memory of a process by kind, as the kernel counts it: the Rss... and VmSwap lines of
+ * /proc/PID/status (proc(5)). They add up to its RSS. On kernels from 6.2 to 6.15 each may be short of
+ * the truth by some hundred KiB per CPU.
+ */
+#ifndef ALLOCTRACE_MEMORY_H
+#define ALLOCTRACE_MEMORY_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Bytes. */
+struct memory {
+	uint64_t anon;	/* heap, stacks, anonymous and private written-to file pages */
+	uint64_t file;	/* pages of files */
+	uint64_t shmem; /* shared memory, tmpfs */
+	uint64_t swap;	/* anonymous memory that is swapped out: not resident */
+};
+
+/* 0; -ESRCH: it has ended, or has no memory (a zombie, a kernel thread); -errno. */
+int memory_read(pid_t pid, struct memory *out);
+
+static inline uint64_t memory_rss(const struct memory *memory)
+{
+	return memory->anon + memory->file + memory->shmem;
+}
+
+/* Threads looked at, and the largest mapping that is taken for a stack. */
+#define MEMORY_THREADS_MAX 4096
+#define MEMORY_STACK_MAX   (64ull << 20)
+
+/*
+ * Resident bytes of the stacks of all threads: of the mapping that the kernel calls [stack], and of
+ * those that hold the stack pointer of a thread that sleeps (that of one that runs cannot be read).
+ * Neither stops nor slows the process. 0, -ESRCH, -ENOMEM, -errno.
+ */
+int memory_read_stacks(pid_t pid, uint64_t *bytes);
+
+#endif
