@@ -49,6 +49,7 @@ int minidebug_open(const struct image *image, struct image **out)
 	lzma_stream stream = LZMA_STREAM_INIT;
 	CLEANUP(cleanup_free) uint8_t *data = NULL;
 	CLEANUP(cleanup_fd) int fd = -1;
+	struct image *found;
 	uint64_t vaddr;
 	size_t size;
 	int err = image_section(image, ".gnu_debugdata", PACKED_MAX, &data, &size, &vaddr),
@@ -67,5 +68,12 @@ int minidebug_open(const struct image *image, struct image **out)
 		return err;
 	unpacked = fd;
 	fd = -1; /* image_open() takes it over */
-	return image_open(unpacked, image->path, out);
+	err = image_open(unpacked, image->path, &found);
+	if (err)
+		return err;
+	/* What it names in turn is where the image is. */
+	found->root = image->root;
+	found->root_prefix = image->root_prefix;
+	*out = found;
+	return 0;
 }
