@@ -220,7 +220,7 @@ int image_open(int fd, const char *path, struct image **out)
 		return -ENOMEM;
 	}
 	image->fd = fd;
-	image->root = -1;
+	image->root = IMAGE_ROOT_OURS;
 	image->path = strdup(path);
 	if (!image->path)
 		err = -ENOMEM;

@@ -19,6 +19,10 @@
 #define IMAGE_SEGMENTS_MAX 256
 #define IMAGE_SECTIONS_MAX 8192
 
+/* Instead of a root's descriptor. */
+#define IMAGE_ROOT_OURS	   (-1)
+#define IMAGE_ROOT_UNKNOWN (-2) /* nothing is to be looked for by the path */
+
 /* One PT_LOAD. All fields as in Elf64_Phdr; offset + file_size and vaddr + mem_size do not
  * overflow. */
 struct image_segment {
@@ -33,7 +37,7 @@ struct image {
 	int fd;	    /* owned; O_RDONLY on a regular file */
 	char *path; /* owned; what the target calls it (may be gone by now, or end in " (deleted)")
 		     */
-	int root; /* borrowed, -1: our own; descriptor of the folder that is "/" where path counts */
+	int root; /* borrowed; descriptor of the folder that is "/" where path counts; or as below */
 	size_t root_prefix; /* bytes of path that lead to that folder: "/srv/jail" after chroot */
 	dev_t dev;
 	ino_t inode;	  /* as mappings show it: on overlays that may be another */

@@ -206,7 +206,7 @@ static const char *path_in_root(const struct image *image, int *folder)
 	const char *path = image->path + image->root_prefix, *slash = strrchr(path, '/');
 
 	/* A path that is not absolute would be taken from our own working directory. */
-	if (path[0] != '/')
+	if (path[0] != '/' || image->root == IMAGE_ROOT_UNKNOWN)
 		return NULL;
 	*folder = (int)(slash - path);
 	return path;
@@ -293,6 +293,8 @@ struct image *debug_search_find_extra(const struct debug_search *search, const s
 
 	if (found || !length)
 		return found;
+	if (from->root == IMAGE_ROOT_UNKNOWN)
+		return download(&look);
 	from_path = path_in_root(from, &folder);
 	if (name[0] == '/')
 		folder = 0;

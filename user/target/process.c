@@ -146,25 +146,27 @@ static const struct process_root *root_now(const struct process *process)
 /* Keeps the root that the process has now, if it has not been kept already. 0 or -ENOMEM. */
 static int keep_root(struct process *process)
 {
-	struct process_root *last =
-		process->roots.count ? &process->roots.items[process->roots.count - 1] : NULL;
+	const struct process_root *last = root_now(process);
 	struct process_root root;
 	char link[64];
 	int err;
 
 	snprintf(link, sizeof(link), "/proc/%d/root", process->pid);
 	root.fd = open(link, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root.fd < 0) /* it may not be looked at, or has ended */
+	if (root.fd < 0 && (errno == ENOENT || errno == ESRCH)) /* it has ended */
 		return 0;
-	if (last && same_folder(last->fd, root.fd)) {
-		close(root.fd);
+	/* What cannot be opened is not taken for what it had before. */
+	if (last && (root.fd < 0 ? last->fd < 0 : same_folder(last->fd, root.fd))) {
+		if (root.fd >= 0)
+			close(root.fd);
 		return 0;
 	}
 	root.path = read_link(process->pid, "root");
 	err = root.path ? vec_push(&process->roots, root) : -ENOMEM;
 	if (err) {
 		free(root.path);
-		close(root.fd);
+		if (root.fd >= 0)
+			close(root.fd);
 	}
 	return err;
 }
@@ -181,8 +183,10 @@ static void set_root(const struct process *process, struct image *image)
 {
 	const struct process_root *root = root_now(process);
 
-	if (!root)
+	if (!root || root->fd < 0) {
+		image->root = IMAGE_ROOT_UNKNOWN;
 		return;
+	}
 	image->root = root->fd;
 	image->root_prefix = prefix_of_root(root, image->path);
 }
@@ -234,7 +238,8 @@ void process_free(struct process *process)
 		image_free(*image);
 	free(process->images.items);
 	vec_for_each(root, &process->roots) {
-		close(root->fd);
+		if (root->fd >= 0)
+			close(root->fd);
 		free(root->path);
 	}
 	free(process->roots.items);
@@ -252,8 +257,8 @@ static int open_by_path(const struct process *process, const char *path)
 {
 	const struct process_root *root = root_now(process);
 
-	if (!root)
-		return open_file_below(OPEN_FILE_HOST, path);
+	if (!root || root->fd < 0)
+		return -ENOENT;
 	return open_file_below(root->fd, path + prefix_of_root(root, path));
 }
 
@@ -356,6 +361,9 @@ static struct image *image_of(struct process *process, const struct mapping *map
 	image = find_image(process, mapping, false);
 	if (image)
 		return image;
+	/* The path is one of the root that it has now: it may have changed it. */
+	if (keep_root(process))
+		return NULL;
 	fd = vdso ? open_vdso(mapping) : open_mapped(process, mapping);
 	if (fd < 0) {
 		/* The process is gone. As far as one can tell this is what it was expected to map. */

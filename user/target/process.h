@@ -32,7 +32,7 @@ struct mapping {
 
 /* A root folder that a process has, or had: held open, so that it outlives the process. */
 struct process_root {
-	int fd;	    /* owned; O_PATH */
+	int fd;	    /* owned; O_PATH; -1: it could not be opened */
 	char *path; /* owned; as we see it: "/" of a mount namespace, "/srv/jail" after chroot */
 };
 
