@@ -1,0 +1,505 @@
+"""Names of what runs in a container: of the files that it has mapped, from debug files that are its own.
+
+The containers are real: mount and pid namespaces, overlays, chroot (tests/targets/contain.c). What is
+traced in them is built several times (tests/targets/boxed.c): with the same code and the same build id, but
+with other names in the debug information. So names tell which file they were read from.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import unittest
+
+from lib import ALLOCTRACE, OK, ROOT, TARGETS, Case, Profile, Target, read_text
+
+FLAGS = [
+    "-std=gnu11", "-O2", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-builtin", "-pthread",
+    "-D_GNU_SOURCE",
+]  # fmt: skip
+DEBUG = "/usr/lib/debug"
+NAMESPACES = ("pivot", "overlay", "upper")  # ways to be contained: in contain.c
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(f"{command}: {done.stderr}")
+    return done.stdout
+
+
+def by_build_id(build_id):
+    return f"{DEBUG}/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+
+
+class Build:
+    """One build of boxed or boxed_library: full (not stripped), image (without any symbol), debug (the rest)."""
+
+    def __init__(self, folder, flavour, build_id, source="boxed", options=()):
+        self.build_id = build_id
+        base = os.path.join(folder, f"{source}.{flavour}.{secrets.token_hex(4)}")
+        self.full, self.image, self.debug = base + ".full", base, base + ".debug"
+        run(
+            "cc", *FLAGS, f"-DFLAVOUR={flavour}", *(["-fPIC", "-shared"] if source != "boxed" else []), *options,
+            f"-Wl,--build-id={'0x' + build_id if build_id else 'none'}",
+            os.path.join(ROOT, "tests", "targets", f"{source}.c"), "-o", self.full,
+        )  # fmt: skip
+        run("objcopy", "--only-keep-debug", self.full, self.debug)
+        run("objcopy", "--strip-all", self.full, self.image)
+
+    def link(self, name, target=None, keep=("--strip-all",)):
+        """An image with a .gnu_debuglink: a name, and the checksum of target, which is self.debug."""
+        folder = f"{self.image}.{secrets.token_hex(4)}"
+        os.mkdir(folder)
+        linked, path = os.path.join(folder, "image"), os.path.join(folder, name)
+        shutil.copy(target or self.debug, path)
+        run("objcopy", *keep, f"--add-gnu-debuglink={path}", self.full, linked)
+        os.unlink(path)
+        return linked
+
+
+class Box:
+    """The root folder of a container, and its programs."""
+
+    def __init__(self, case, how="pivot"):
+        self.case = case
+        self.how = how
+        self.root = case.path(f"root.{secrets.token_hex(4)}")
+        for folder in ("proc", "tmp", "bin", DEBUG.strip("/")):
+            os.makedirs(self.path(folder))
+        for library in re.findall(r"(/\S+) \(0x", run("ldd", f"{TARGETS}/boxed")):
+            self.add(library, library)
+
+    def path(self, inside):
+        return os.path.join(self.root, inside.lstrip("/"))
+
+    def make_folder(self, inside):
+        path = self.path(inside)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def add(self, file, inside):
+        """A copy, in a file of its own, that takes the place of what was there as an upgrade does."""
+        path = self.make_folder(inside)
+        shutil.copy(file, path + ".new")
+        os.chmod(path + ".new", 0o755)
+        os.rename(path + ".new", path)
+
+    def link(self, leads_to, inside):
+        os.symlink(leads_to, self.make_folder(inside))
+
+    def start(self, program="/bin/boxed", *arguments):
+        box = Boxed(self, program, *arguments)
+        self.case.addCleanup(box.kill)
+        return box
+
+
+class Boxed(Target):
+    """boxed in a box. pid is the one that we see."""
+
+    def __init__(self, box, program, *arguments):
+        super().__init__("contain", box.how, box.root, program, *arguments, folder=box.case.folder)
+        if box.how != "chroot":
+            self.outer = self.pid
+            self.pid = int(read_text(f"/proc/{self.outer}/task/{self.outer}/children"))
+
+    def do(self, text):
+        self.say(text)
+        line = self.next_line(f"'{text}' to be done")
+        if line != "done":
+            raise AssertionError(line)
+
+
+class Containers(Case):
+    def build(self, flavour, build_id=None, **options):
+        return Build(self.folder, flavour, build_id, **options)
+
+    def start_tracer(self, targets, *options, host=None):
+        """host: a folder that is /usr/lib/debug for the tracer."""
+        pids = ",".join(str(target.pid) for target in targets)
+        command = [ALLOCTRACE, "-v", "-s", "1", "-d", "600s", "-p", pids, "-o", self.path("%p.pb.gz"), *options]
+        if host:
+            script = f'mount --bind "$1" {DEBUG} && shift && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", script, "sh", host, *command]
+        tracer = self.tracer(*command[1:], program=command[0])
+        tracer.wait_recording()
+        return tracer
+
+    def profile(self, target):
+        return Profile.read(self.path(f"{target.pid}.pb.gz"))
+
+    def trace(self, target, *options, work=None, **how):
+        """(profile, stderr) of a target that works once, or does `work`."""
+        tracer = self.start_tracer([target], *options, **how)
+        if work:
+            work(tracer)
+        else:
+            target.do("work")
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        return self.profile(target), tracer.stderr
+
+    def host(self, build, place=None):
+        """A /usr/lib/debug for the tracer that has the debug file of a build."""
+        folder = self.path(f"host.{secrets.token_hex(4)}")
+        path = folder + (place or by_build_id(build.build_id)).removeprefix(DEBUG)
+        os.makedirs(os.path.dirname(path))
+        shutil.copy(build.debug, path)
+        return folder
+
+    def load(self, tracer, target, library):
+        """Until the library's code is known."""
+        known = rf"process {target.pid}: code at (\d+) places"
+        target.do(f"load {library}")
+        places = len(re.findall(r"(?m)^\S+ ..x", read_text(f"/proc/{target.pid}/maps")))
+        tracer.wait_until(
+            lambda: [n for n in re.findall(known, tracer.stderr) if int(n) >= places], "the library to be known"
+        )
+
+    # --- what is asserted ---
+
+    def flavours(self, profile):
+        names = {frame.name for sample in profile.samples for frame in sample.frames}
+        return {match.group(1) for match in map(re.compile(r"(\w+)_(?:outer|inner|static)").fullmatch, names) if match}
+
+    def frames(self, profile, size):
+        """The innermost two frames of boxed itself, of the one site that has blocks of that size."""
+        stacks = [sample.frames for sample in profile.samples if sample.labels.get("bytes") == size]
+        self.assertEqual(len(stacks), 1, [sample.frames for sample in profile.samples])
+        return [frame for frame in stacks[0] if frame.system_name not in ("malloc", "__libc_malloc")][:2]
+
+    def line_of(self, mark, source="boxed"):
+        lines = read_text(os.path.join(ROOT, "tests", "targets", f"{source}.c")).split("\n")
+        return next(number for number, line in enumerate(lines, 1) if f"/* the line of {mark} */" in line)
+
+    def assert_named(self, profile, flavour, library=None):
+        """Functions, inlined ones, files and lines, of one build and of no other."""
+        inner, outer = self.frames(profile, 1000)
+        self.assertEqual((inner.name, outer.name), (f"{flavour}_inner", f"{flavour}_outer"))
+        self.assertEqual((inner.line, outer.line), (self.line_of("inner"), self.line_of("outer")))
+        self.assertEqual({os.path.basename(frame.file) for frame in (inner, outer)}, {"boxed.c"})
+        self.assertEqual(self.flavours(profile), {flavour} | ({library} if library else set()))
+        if library:
+            static, exported = self.frames(profile, 500)
+            self.assertEqual((static.name, exported.name), (f"{library}_static", "boxed_library"))
+            self.assertEqual(static.line, self.line_of("static", "boxed_library"))
+            self.assertEqual(os.path.basename(static.file), "boxed_library.c")
+        self.assert_nothing_lost(profile)
+
+    def assert_unnamed(self, profile, name="boxed"):
+        """No name of any build, and offsets instead."""
+        self.assertEqual(self.flavours(profile), set())
+        for frame in self.frames(profile, 1000):
+            self.assertRegex(frame.name, rf"^\[{name}\+0x[0-9a-f]+\]$")
+            self.assertEqual((frame.file, frame.line), ("", 0))
+        self.assert_nothing_lost(profile)
+
+    def looks(self, stderr, image="/bin/boxed"):
+        """[(place, is it in the container, what came of it)] of one image, from -v."""
+        found = re.findall(r"^alloctrace: debug information of (.*?): (.*?)( \(in its root\))?: (.*)$", stderr, re.M)
+        return [(place, bool(inside), outcome) for path, place, inside, outcome in found if path.endswith(image)]
+
+
+class Names(Containers):
+    """Where the files of a container are, and whose."""
+
+    def test_program_and_library_that_only_the_container_has(self):
+        program = self.build("plain")
+        library = self.build("plugged", source="boxed_library")
+        for how in (*NAMESPACES, "volume", "chroot"):
+            with self.subTest(how):
+                box = Box(self, how)
+                box.add(program.full, "/bin/boxed")
+                box.add(library.full, "/opt/plug.so")
+                self.assertFalse(os.path.exists("/bin/boxed") or os.path.exists("/opt/plug.so"))
+                target = box.start("/bin/boxed", "/opt/plug.so")
+                profile, _ = self.trace(target)
+                self.assert_named(profile, "plain", "plugged")
+
+    def test_process_has_the_id_that_the_host_sees(self):
+        box = Box(self)
+        box.add(self.build("plain").full, "/bin/boxed")
+        target = box.start()
+        self.assertEqual(target.ready_line, "ready 1")
+        self.assertRegex(read_text(f"/proc/{target.pid}/status"), rf"(?m)^NSpid:\s{target.pid}\s1$")
+        tracer = self.start_tracer([target])
+        target.do("work")
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        self.assertEqual([name for name in os.listdir(self.folder) if name.endswith(".pb.gz")], [f"{target.pid}.pb.gz"])
+        self.assertRegex(tracer.stdout, rf"(?m)^alloctrace \S+ [^\n]*, pid {target.pid}, ")
+        self.assertEqual({sample.labels["pid"] for sample in self.profile(target).samples}, {str(target.pid)})
+
+    def test_debug_file_of_the_container(self):
+        build_id = secrets.token_hex(20)
+        places = {
+            "by build id": by_build_id(build_id),
+            "beside": "/srv/app/boxed.dbg",
+            "in .debug": "/srv/app/.debug/boxed.dbg",
+            "in the folder of debug files": f"{DEBUG}/srv/app/boxed.dbg",
+        }
+        build = self.build("contained", build_id)
+        linked = build.link("boxed.dbg")
+        for how in (*NAMESPACES, "chroot"):
+            for what, place in places.items():
+                with self.subTest(f"{how}, {what}"):
+                    box = Box(self, how)
+                    box.add(build.image if what == "by build id" else linked, "/srv/app/boxed")
+                    box.add(build.debug, place)
+                    profile, stderr = self.trace(box.start("/srv/app/boxed"))
+                    self.assert_named(profile, "contained")
+                    self.assertIn((place, True, "found"), self.looks(stderr, "/srv/app/boxed"))
+
+    def test_debug_file_by_its_checksum_alone(self):
+        build = self.build("contained")
+        other = self.build("other")
+        box = Box(self)
+        box.add(build.link("boxed.dbg"), "/bin/boxed")
+        box.add(other.debug, "/bin/boxed.dbg")
+        box.add(build.debug, "/bin/.debug/boxed.dbg")
+        profile, stderr = self.trace(box.start())
+        self.assert_named(profile, "contained")
+        self.assertEqual(
+            self.looks(stderr),
+            [
+                ("/bin/boxed.dbg", True, "of another build, by its checksum"),
+                ("/bin/.debug/boxed.dbg", True, "found"),
+            ],
+        )
+
+    def test_places_in_their_order(self):
+        # The user's own come first, then the container's, then the host's.
+        build_id = secrets.token_hex(20)
+        named, inside, host = (self.build(flavour, build_id) for flavour in ("named", "inside", "host"))
+        folder, path = self.host(host), by_build_id(build_id)
+        user_path = self.host(named) + path.removeprefix(DEBUG)
+        user = user_path[: user_path.index("/.build-id")]
+        for has, options, flavour, outcomes in (
+            (False, [], "host", [(path, True, "not there"), (path, False, "found")]),
+            (True, [], "inside", [(path, True, "found")]),
+            (True, ["--debug-dir", user], "named", [(user_path, False, "found")]),
+            (
+                True,
+                ["--debug-dir", self.path("none"), "--debug-dir", user],
+                "named",
+                [(f"{self.path('none')}{path.removeprefix(DEBUG)}", False, "not there"), (user_path, False, "found")],
+            ),
+        ):
+            with self.subTest(f"{flavour}, {len(options)}"):
+                os.makedirs(self.path("none"), exist_ok=True)
+                box = Box(self)
+                box.add(inside.image, "/bin/boxed")
+                if has:
+                    box.add(inside.debug, path)
+                profile, stderr = self.trace(box.start(), *options, host=folder)
+                self.assert_named(profile, flavour)
+                self.assertEqual(self.looks(stderr), outcomes)
+
+    def test_debug_file_of_the_host_by_its_name(self):
+        build = self.build("host")
+        box = Box(self)
+        box.add(build.link("boxed.dbg"), "/bin/boxed")
+        profile, _ = self.trace(box.start(), host=self.host(build, f"{DEBUG}/bin/boxed.dbg"))
+        self.assert_named(profile, "host")
+
+    def test_two_containers_with_different_files_in_one_place(self):
+        build_ids = [secrets.token_hex(20) for _ in range(2)]
+        for what in ("whole", "with debug files"):
+            with self.subTest(what):
+                targets = []
+                for flavour, build_id in zip(("first", "second"), build_ids):
+                    box, build = Box(self), self.build(flavour, build_id)
+                    box.add(build.full if what == "whole" else build.link("boxed.dbg"), "/bin/boxed")
+                    box.add(build.debug, "/bin/boxed.dbg")
+                    targets.append(box.start())
+                tracer = self.start_tracer(targets)
+                for target in targets:
+                    target.do("work")
+                self.assertEqual(tracer.stop(), OK, tracer.describe())
+                self.assert_named(self.profile(targets[0]), "first")
+                self.assert_named(self.profile(targets[1]), "second")
+
+    def test_file_that_two_containers_share_is_read_once(self):
+        build = self.build("shared")
+        linked = build.link("boxed.dbg")
+        boxes = [Box(self) for _ in range(2)]
+        boxes[0].add(linked, "/bin/boxed")
+        boxes[0].add(build.debug, "/bin/boxed.dbg")
+        os.rmdir(boxes[1].path("bin"))
+        os.mkdir(boxes[1].path("bin"))
+        run("mount", "--bind", boxes[0].path("bin"), boxes[1].path("bin"))
+        self.addCleanup(run, "umount", "--lazy", boxes[1].path("bin"))
+        targets = [box.start() for box in boxes]
+        tracer = self.start_tracer(targets)
+        for target in targets:
+            target.do("work")
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        for target in targets:
+            self.assert_named(self.profile(target), "shared")
+        self.assertEqual(self.looks(tracer.stderr), [("/bin/boxed.dbg", True, "found")])
+
+
+class Links(Containers):
+    """A container's symbolic links, and the names that its files give, do not lead to files of the host."""
+
+    def setUp(self):
+        super().setUp()
+        self.build_id = secrets.token_hex(20)
+        # What the host has, and the container is not to see: it would fit by build id and by checksum.
+        self.secret = self.build("secret", self.build_id)
+
+    def add_image(self, box, linked=False):
+        """An image that the host's file would fit."""
+        image = self.secret.link("boxed.dbg") if linked else self.secret.image
+        box.add(image, "/bin/boxed")
+
+    def assert_leads_nowhere(self, box, places, outcome="not there", **how):
+        profile, stderr = self.trace(box.start(), **how)
+        self.assert_unnamed(profile)
+        self.assertEqual(
+            [look for look in self.looks(stderr) if look[0] in places and look[1]],
+            [(place, True, outcome) for place in places],
+        )
+        self.assertNotIn("found", [outcome for _, _, outcome in self.looks(stderr)])
+
+    def test_absolute_link_to_a_file_that_only_the_host_has(self):
+        place = by_build_id(self.build_id)
+        for how in (*NAMESPACES, "chroot"):
+            with self.subTest(how):
+                box = Box(self, how)
+                self.add_image(box, linked=True)
+                for path in (place, "/bin/boxed.dbg", "/bin/.debug/boxed.dbg", f"{DEBUG}/bin/boxed.dbg"):
+                    box.link(self.secret.debug, path)
+                self.assertTrue(os.path.samefile(box.path(place), self.secret.debug))
+                self.assert_leads_nowhere(box, [place, "/bin/boxed.dbg", "/bin/.debug/boxed.dbg"])
+
+    def test_link_means_what_it_means_in_the_container(self):
+        # Absolute ones, and such as climb, to the same path: there is a file there, too.
+        inside = self.build("inside", self.build_id)
+        place = by_build_id(self.build_id)
+        for how in ("pivot", "chroot"):
+            for leads_to in (self.secret.debug, "../" * 40 + self.secret.debug.lstrip("/")):
+                with self.subTest(f"{how}, {leads_to[:1]}"):
+                    box = Box(self, how)
+                    self.add_image(box)
+                    box.link(leads_to, place)
+                    box.add(inside.debug, self.secret.debug)
+                    profile, stderr = self.trace(box.start())
+                    self.assert_named(profile, "inside")
+                    self.assertEqual(self.looks(stderr), [(place, True, "found")])
+
+    def test_folder_that_is_a_link_to_the_host(self):
+        folder = self.host(self.secret)
+        place = by_build_id(self.build_id)
+        magic = "behind links that lead nowhere"
+        for how, leads_to, outcome in (
+            ("pivot", "", "not there"),
+            ("chroot", "", "not there"),
+            ("pivot", "../../../../../..", "not there"),
+            ("chroot", "../../../../../..", "not there"),
+            ("pivot", "/proc/1/root", magic),
+            ("chroot", f"/proc/{os.getpid()}/root", magic),
+            ("chroot", "/proc/self/root", magic),
+        ):
+            with self.subTest(f"{how}, {leads_to}"):
+                box = Box(self, how)
+                self.add_image(box)
+                if how == "chroot" and "/proc" in leads_to:
+                    run("mount", "-t", "proc", "proc", box.path("/proc"))
+                    self.addCleanup(run, "umount", "--lazy", box.path("/proc"))
+                os.rmdir(box.path(DEBUG))
+                box.link(leads_to + folder, DEBUG)
+                if how == "chroot":
+                    # Whoever opens the path as it is, from outside, comes to the host's folder.
+                    self.assertTrue(os.path.samefile(box.path(DEBUG), folder) or leads_to.startswith(".."))
+                self.assert_leads_nowhere(box, [place], outcome)
+
+    def extra(self, name, build_id):
+        """A file with a .gnu_debugaltlink of that name for objcopy to add."""
+        path = self.path(f"extra.{secrets.token_hex(4)}")
+        with open(path, "wb") as file:
+            file.write(name.encode() + b"\0" + bytes.fromhex(build_id))
+        return path
+
+    def assert_has_no_lines(self, profile):
+        self.assertEqual(self.frames(profile, 1000)[0].name, "plain_outer")  # by its symbol
+        self.assertEqual({frame.line for frame in self.frames(profile, 1000)}, {0})
+
+    def test_extra_debug_file_by_an_absolute_name(self):
+        # .gnu_debugaltlink: without that file the image's own debug information is not used.
+        build = self.build("plain", secrets.token_hex(20))
+        for name, link in ((self.secret.debug, None), ("/srv/extra", self.secret.debug), ("../extra", self.secret.debug)):
+            for how in ("pivot", "chroot"):
+                with self.subTest(f"{how}, {name}"):
+                    image = self.path(f"with_extra.{secrets.token_hex(4)}")
+                    section = self.extra(name, self.build_id)
+                    run("objcopy", "--add-section", f".gnu_debugaltlink={section}", build.full, image)
+                    box = Box(self, how)
+                    box.add(image, "/bin/boxed")
+                    place = {"../extra": "/bin/../extra"}.get(name, name)
+                    if link:
+                        box.link(link, os.path.normpath(place))
+                    profile, stderr = self.trace(box.start())
+                    self.assert_has_no_lines(profile)
+                    self.assertIn((place, True, "not there"), self.looks(stderr))
+                    # With it, in the container, it is.
+                    if link:
+                        os.unlink(box.path(os.path.normpath(place)))
+                    box.add(self.secret.debug, place)
+                    profile, stderr = self.trace(box.start())
+                    self.assert_named(profile, "plain")
+                    self.assertIn((place, True, "found"), self.looks(stderr))
+
+    def test_extra_debug_file_that_a_compressed_file_names(self):
+        # Debug information in .gnu_debugdata: nobody puts it there but who wants to know what it leads to.
+        build = self.build("plain")
+        section, carried = self.extra(self.secret.debug, self.build_id), self.path("carried")
+        run("objcopy", "--add-section", f".gnu_debugaltlink={section}", build.debug, carried)
+        run("xz", "-q", carried)
+        image = self.path("carries")
+        run("objcopy", "--add-section", f".gnu_debugdata={carried}.xz", build.image, image)
+        for how in ("pivot", "chroot"):
+            with self.subTest(how):
+                box = Box(self, how)
+                box.add(image, "/bin/boxed")
+                profile, stderr = self.trace(box.start())
+                self.assert_has_no_lines(profile)
+                self.assertIn((self.secret.debug, True, "not there"), self.looks(stderr))
+                box.add(self.secret.debug, self.secret.debug)
+                profile, _ = self.trace(box.start())
+                self.assert_named(profile, "plain")
+
+    def test_process_that_goes_into_a_container_while_it_is_traced(self):
+        # It changes its root, and loads a library there whose debug file is a link to one of the host.
+        library, program = self.build("secret", source="boxed_library"), self.build("plain")
+        for inside in (False, True):
+            with self.subTest(inside):
+                box = Box(self)
+                box.add(library.link("plug.dbg"), "/opt/plug.so")
+                if inside:
+                    box.add(library.debug, "/opt/plug.dbg")
+                else:
+                    box.link(library.debug, "/opt/plug.dbg")
+                target = self.target(os.path.basename(program.full), program_folder=self.folder)
+                target.do = lambda text, box=target: Boxed.do(box, text)
+
+                def work(tracer, target=target, box=box):
+                    target.do(f"chroot {box.root}")
+                    self.load(tracer, target, "/opt/plug.so")
+                    target.do("work")
+
+                profile, stderr = self.trace(target, work=work)
+                looks = [look for look in self.looks(stderr, "/opt/plug.so") if look[0].endswith("/plug.dbg")]
+                self.assertEqual(self.frames(profile, 500)[1].name, "boxed_library")
+                if inside:
+                    self.assert_named(profile, "plain", "secret")
+                    self.assertEqual(looks, [("/opt/plug.dbg", True, "found")])
+                else:
+                    self.assertEqual(self.flavours(profile), {"plain"})
+                    self.assertIn(("/opt/plug.dbg", True, "not there"), looks)
+                    self.assertNotIn("found", [outcome for _, _, outcome in looks])
+
+
+if __name__ == "__main__":
+    unittest.main()
