@@ -5,16 +5,19 @@ traced in them is built several times (tests/targets/boxed.c): with the same cod
 with other names in the debug information. So names tell which file they were read from.
 """
 
+import itertools
 import os
 import re
 import secrets
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import threading
 import unittest
 
-from lib import ALLOCTRACE, OK, ROOT, TARGETS, Case, Profile, Target, read_text
+from lib import ALLOCTRACE, OK, ROOT, TARGETS, Case, Profile, Target, read_bytes, read_text
 
 FLAGS = [
     "-std=gnu11", "-O2", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-builtin", "-pthread",
@@ -29,6 +32,11 @@ def run(*command):
     if done.returncode:
         raise AssertionError(f"{command}: {done.stderr}")
     return done.stdout
+
+
+def read_start(path, size):
+    with open(path, "rb") as file:
+        return file.read(size)
 
 
 def by_build_id(build_id):
@@ -499,6 +507,213 @@ class Links(Containers):
                     self.assertEqual(self.flavours(profile), {"plain"})
                     self.assertIn(("/opt/plug.dbg", True, "not there"), looks)
                     self.assertNotIn("found", [outcome for _, _, outcome in looks])
+
+
+class Gone(Containers):
+    """Files and containers that are there no more when the names are wanted."""
+
+    def setUp(self):
+        super().setUp()
+        self.old = self.build("old", secrets.token_hex(20))
+        self.old_library = self.build("old_library", source="boxed_library")
+        # Another build of the same: with code in other places.
+        self.new = self.build("new", secrets.token_hex(20), options=["-O0"])
+        self.new_library = self.build("new_library", source="boxed_library", options=["-O0"])
+
+    def box(self, how="pivot"):
+        box = Box(self, how)
+        box.add(self.old.full, "/bin/boxed")
+        box.add(self.old_library.full, "/opt/plug.so")
+        return box
+
+    def delete(self, box):
+        os.unlink(box.path("/bin/boxed"))
+        os.unlink(box.path("/opt/plug.so"))
+
+    def upgrade(self, box):
+        box.add(self.new.full, "/bin/boxed")
+        box.add(self.new_library.full, "/opt/plug.so")
+
+    def test_deleted_or_upgraded_while_it_runs(self):
+        for how in ("pivot", "chroot"):
+            for change in (self.delete, self.upgrade):
+                for when in ("before", "while"):
+                    with self.subTest(f"{how}, {change.__name__}, {when}"):
+                        box = self.box(how)
+                        target = box.start("/bin/boxed", "/opt/plug.so")
+                        if when == "before":
+                            change(box)
+
+                        def work(_, target=target, box=box, change=change, when=when):
+                            target.do("work")
+                            if when == "while":
+                                change(box)
+
+                        profile, _ = self.trace(target, work=work)
+                        self.assert_named(profile, "old", "old_library")
+                        maps = read_text(f"/proc/{target.pid}/maps")
+                        self.assertRegex(maps, r"/bin/boxed \(deleted\)\n")
+
+    def test_upgraded_with_its_debug_files(self):
+        # The new ones are of another build, by build id as well as by checksum.
+        for build_id in (self.old.build_id, None):
+            with self.subTest(f"build id: {build_id}"):
+                old, new = (self.build(f, b) for f, b in (("old", build_id), ("new", build_id and self.new.build_id)))
+                box = Box(self)
+                box.add(old.link("boxed.dbg"), "/bin/boxed")
+                box.add(old.debug, "/bin/boxed.dbg")
+                target = box.start()
+
+                def work(_, target=target, box=box, new=new):
+                    target.do("work")
+                    box.add(new.link("boxed.dbg"), "/bin/boxed")
+                    box.add(new.debug, "/bin/boxed.dbg")
+
+                profile, stderr = self.trace(target, work=work)
+                self.assert_unnamed(profile)
+                why = "of another build" + ("" if build_id else ", by its checksum")
+                self.assertIn(("/bin/boxed.dbg", True, why), self.looks(stderr, "/bin/boxed (deleted)"))
+                # That the debug file would have been read tells that of the running program.
+                box.add(old.debug, "/bin/boxed.dbg")
+                profile, _ = self.trace(target)
+                self.assert_named(profile, "old")
+
+    def check_container_that_is_gone(self, how, end):
+        """All of its processes have ended, or its root is unmounted, long before names are looked for."""
+        box = self.box(how)
+        box.add(self.old.link("boxed.dbg"), "/bin/boxed")
+        box.add(self.old.debug, "/bin/.debug/boxed.dbg")
+        target = box.start("/bin/boxed", "/opt/plug.so")
+        other = self.target("sleeper")
+        tracer = self.start_tracer([target, other])
+        target.do("work")
+        end(box, target, tracer)
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        self.assert_named(self.profile(target), "old", "old_library")
+        self.assertIn(("/bin/.debug/boxed.dbg", True, "found"), self.looks(tracer.stderr))
+
+    def test_container_has_ended(self):
+        def end(box, target, tracer):
+            os.kill(target.pid, signal.SIGKILL)
+            target.wait()
+            tracer.wait_until(lambda: f"process {target.pid}: ended\n" in tracer.stderr, "the end")
+            if box.how == "chroot":
+                return
+            # Nobody but the tracer has its namespace, which is gone.
+            self.assertFalse(os.path.exists(f"/proc/{target.pid}"))
+
+        for how in (*NAMESPACES, "volume", "chroot"):
+            with self.subTest(how):
+                self.check_container_that_is_gone(how, end)
+
+    def test_root_is_unmounted(self):
+        def end(box, target, _):
+            place = f"--mount=/proc/{target.pid}/ns/mnt"
+            run("nsenter", place, "umount", "--lazy", f"{box.root}.box/merged", f"{box.root}.box")
+            self.assertNotIn(f"{box.root}.box", run("nsenter", place, "cat", "/proc/self/mountinfo"))
+            target.do("work")
+
+        self.check_container_that_is_gone("volume", end)
+
+
+class OddFiles(Containers):
+    """What a debug file's name stands for may be anything: no hang, no crash, names from what else there is."""
+
+    def setUp(self):
+        super().setUp()
+        self.plain = self.build("plain", secrets.token_hex(20))
+
+    def check(self, make, outcome):
+        """In place of a debug file, as the link and the build id name it."""
+        for place in ("/bin/boxed.dbg", by_build_id(self.plain.build_id)):
+            with self.subTest(place):
+                box = Box(self)
+                box.add(self.plain.link("boxed.dbg", keep=("--strip-debug",)), "/bin/boxed")
+                make(box.make_folder(place))
+                profile, stderr = self.trace(box.start())
+                self.assertEqual([look for look in self.looks(stderr) if look[0] == place and look[1]], [(place, True, outcome)])
+                outer, caller = self.frames(profile, 1000)
+                self.assertEqual((outer.name, outer.line, caller.name), ("plain_outer", 0, "main"))
+                self.assert_nothing_lost(profile)
+
+    def test_fifo(self):
+        self.check(os.mkfifo, "not a regular file")
+
+    def test_device_that_never_ends(self):
+        def make(path):
+            os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+            self.assertEqual(len(read_start(path, 100)), 100)
+
+        self.check(make, "not a regular file")
+
+    def test_folder(self):
+        self.check(os.mkdir, "not a regular file")
+
+    def test_socket(self):
+        def make(path):
+            listener = socket.socket(socket.AF_UNIX)
+            self.addCleanup(listener.close)
+            os.symlink(os.path.dirname(path), self.path("short"))
+            listener.bind(f"{self.path('short')}/{os.path.basename(path)}")
+            os.unlink(self.path("short"))
+
+        self.check(make, "not a regular file")
+
+    def test_huge_file_of_nothing(self):
+        def make(path):
+            with open(path, "wb") as file:
+                file.truncate(8 << 40)
+
+        self.check(make, "not an ELF file of 64 bits, or a broken one")
+
+    def test_huge_file_that_begins_as_it_should(self):
+        def make(path):
+            shutil.copy(self.plain.debug, path)
+            os.truncate(path, 8 << 40)
+
+        self.check(make, "too large")
+
+    def test_empty_file(self):
+        self.check(lambda path: open(path, "w").close(), "not an ELF file of 64 bits, or a broken one")
+
+    def test_link_to_itself(self):
+        self.check(lambda path: os.symlink(os.path.basename(path), path), "behind links that lead nowhere")
+
+    def test_file_that_is_cut_and_written_again_all_the_time(self):
+        # It is the right one at times: then names are those that it has, or there are none, but never others.
+        contents = read_bytes(self.plain.debug)
+        ways = [len(contents), len(contents) // 2, 64, len(contents) - 100, 1000]
+        stop = threading.Event()
+        box = Box(self)
+        box.add(self.plain.image, "/bin/boxed")
+        path = box.make_folder(by_build_id(self.plain.build_id))
+
+        def change(file):
+            for n in itertools.cycle(ways):
+                if stop.is_set():
+                    return
+                os.ftruncate(file, n)
+                os.pwrite(file, contents[:n], 0)
+
+        shutil.copy(self.plain.debug, path)
+        file = os.open(path, os.O_RDWR)
+        self.addCleanup(os.close, file)
+        changer = threading.Thread(target=change, args=[file])
+        changer.start()
+        try:
+            target = box.start()
+            outcomes = set()
+            for _ in range(8):
+                profile, stderr = self.trace(target)
+                outcomes |= {outcome for place, inside, outcome in self.looks(stderr) if inside}
+                self.assertLessEqual(self.flavours(profile), {"plain"})
+                for frame in self.frames(profile, 1000):
+                    self.assertRegex(frame.name, r"^(plain_inner|plain_outer|main|\[boxed\+0x[0-9a-f]+\])$")
+                self.assert_nothing_lost(profile)
+        finally:
+            stop.set()
+            changer.join()
+        self.assertTrue(outcomes)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class Follow(Case):
         target = self.target("generations", "2", "orphan")
         tracer = self.follow(target.pid, "-s", "1")
         target.say()
-        lines = [target.next_line("ready, or the books") for _ in range(2)]
+        lines = [target_line(target) for _ in range(2)]  # the parent may have ended by now
         child = next(int(line.split()[1]) for line in lines if line.startswith("ready"))
         parent_books = next(parse_books(line) for line in lines if not line.startswith("ready"))
         self.wait_followed(tracer, child)
@@ -372,7 +372,9 @@ def written(gate):
 
 def target_line(target):
     """The next line of a target's child, when the target itself has ended."""
-    return wait_for(lambda: target.stdout.split("\n")[:-1][target.lines_seen :][:1], "a line")[0]
+    line = wait_for(lambda: target.stdout.split("\n")[:-1][target.lines_seen :][:1], "a line")[0]
+    target.lines_seen += 1
+    return line
 
 
 if __name__ == "__main__":
