@@ -633,7 +633,7 @@ class OddFiles(Containers):
                 profile, stderr = self.trace(box.start())
                 self.assertEqual([look for look in self.looks(stderr) if look[0] == place and look[1]], [(place, True, outcome)])
                 outer, caller = self.frames(profile, 1000)
-                self.assertEqual((outer.name, outer.line, caller.name), ("plain_outer", 0, "main"))
+                self.assertEqual((outer.name, outer.line, caller.name), ("plain_outer", 0, "obey"))
                 self.assert_nothing_lost(profile)
 
     def test_fifo(self):
@@ -708,7 +708,7 @@ class OddFiles(Containers):
                 outcomes |= {outcome for place, inside, outcome in self.looks(stderr) if inside}
                 self.assertLessEqual(self.flavours(profile), {"plain"})
                 for frame in self.frames(profile, 1000):
-                    self.assertRegex(frame.name, r"^(plain_inner|plain_outer|main|\[boxed\+0x[0-9a-f]+\])$")
+                    self.assertRegex(frame.name, r"^(plain_inner|plain_outer|obey|\[boxed\+0x[0-9a-f]+\])$")
                 self.assert_nothing_lost(profile)
         finally:
             stop.set()

@@ -48,7 +48,7 @@ static void load(const char *path)
 		target_die("%s: not one of ours\n", path);
 }
 
-static void obey(char *line)
+NAMED_SITE static void obey(char *line)
 {
 	char *argument = strchr(line, ' ');
 
