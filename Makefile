@@ -35,7 +35,7 @@ BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev debuginfod \
-	$(if $(shell command -v rustc 2>/dev/null),,rustc)
+	$(if $(shell command -v rustc 2>/dev/null),,rustc) $(if $(shell command -v node 2>/dev/null),,nodejs)
 # What `make bench` sets beside alloctrace, and lets it trace.
 BENCH_PACKAGES := g++ bpftrace heaptrack redis-tools sqlite3 libjemalloc2
 

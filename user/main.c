@@ -11,10 +11,11 @@
  *   profile/   plain data and arithmetic: sites, weights and their errors, the gaps between samples
  *   tracer/    the only code that touches BPF: load (tracer), links (attach), unwind tables (tables),
  *              maps -> profile (readback)
- *   symbol/    addresses -> names
+ *   symbol/    addresses -> names: of files (symbolizer), and of code made at run time (perf_map)
  *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
  *   targets.c  the processes of a recording: opened, probed, kept up with
  *   command.c  a command started as a target
+ *   jit_names.c  the names of a target's code that was made at run time
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
  *   cli.c      the command line

@@ -1,5 +1,6 @@
 #include "names.h"
 
+#include "jit_names.h"
 #include "output/frame.h"
 #include "output/text.h"
 #include "symbol/downloads.h"
@@ -163,18 +164,19 @@ static int name_by_offset(struct profile *profile, const struct mapping *mapping
 	return err ? err : profile_set_lines(profile, index, &line, 1);
 }
 
-/* The names at one location. 0 or -ENOMEM; nothing is set where it is in no image. */
-static int name_location(struct names *names, struct profile *profile,
-			 const struct process *process, uint32_t index)
+/* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
+static int name_location(struct names *names, struct profile *profile, struct jit_names *jit_names,
+			 uint32_t index)
 {
 	uint64_t address = profile->locations.items[index].address, vaddr;
-	const struct mapping *mapping = process_find(process, address);
+	const struct mapping *mapping = process_find(jit_names->process, address);
 	struct symbol_frame frames[INLINE_FRAMES_MAX];
 	struct profile_line lines[INLINE_FRAMES_MAX];
 	int count, err;
 
-	if (!mapping || !mapping->image ||
-	    !image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
+	if (!mapping || !mapping->image)
+		return jit_names_set(jit_names, profile, index);
+	if (!image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
 				   &vaddr))
 		return 0;
 	count = symbolizer_resolve(names->symbolizer, mapping->image, vaddr, frames,
@@ -219,6 +221,8 @@ static int flag_mappings(struct names *names, struct profile *profile,
 		const struct mapping *mapping = process_find(process, flagged->start);
 		struct symbol_source source;
 
+		/* There is no file to look into. */
+		flagged->has_functions = mapping && mapping_is_made_at_run_time(mapping);
 		if (!used[i] || !mapping || !mapping->image)
 			continue;
 		symbolizer_source(names->symbolizer, mapping->image, &source);
@@ -230,15 +234,29 @@ static int flag_mappings(struct names *names, struct profile *profile,
 	return 0;
 }
 
+static int name_locations(struct names *names, struct profile *profile,
+			  const struct process *process)
+{
+	struct jit_names jit_names;
+	int err = 0;
+
+	jit_names_init(&jit_names, process);
+	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
+		err = name_location(names, profile, &jit_names, i);
+	if (!err)
+		err = jit_names_warn(&jit_names, profile);
+	jit_names_deinit(&jit_names);
+	return err;
+}
+
 int names_give(struct names *names, struct profile *profile, const struct process *process)
 {
 	sigset_t before;
-	int err = 0;
+	int err;
 
 	if (names->downloads)
 		hold_signals(&before);
-	for (uint32_t i = 0; i < profile->locations.count && !err; i++)
-		err = name_location(names, profile, process, i);
+	err = name_locations(names, profile, process);
 	if (!err)
 		err = flag_mappings(names, profile, process);
 	if (names->downloads) {

@@ -1,5 +1,5 @@
-/* Names for the locations of a profile: from images, by the symbolizer; what is looked for on the way
- * is told with -v. */
+/* Names for the locations of a profile: from images, by the symbolizer, and from perf maps (see
+ * jit_names.h); what is looked for on the way is told with -v. */
 #ifndef ALLOCTRACE_NAMES_H
 #define ALLOCTRACE_NAMES_H
 

@@ -154,8 +154,9 @@ static int add_mappings(struct profile *profile, const struct process *process)
 			if (is_main != (bool)main_only || err)
 				continue;
 			build_id_text(mapping->image, build_id);
-			err = profile_add_mapping(profile, mapping->start, mapping->end,
-						  mapping->offset, mapping->path, build_id, NULL);
+			err = profile_add_mapping(
+				profile, mapping->start, mapping->end, mapping->offset,
+				*mapping->path ? mapping->path : "[jit]", build_id, NULL);
 		}
 	}
 	return err;

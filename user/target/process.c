@@ -129,6 +129,36 @@ static int read_names(struct process *process)
 	return take_names(process, strdup(n > 0 ? text : ""), read_link(process->pid, "exe"));
 }
 
+/* One line of status. NSpid has an id for each namespace that the process is in, from outside in. */
+static void parse_identity(const char *line, struct process *process)
+{
+	unsigned int id;
+
+	if (sscanf(line, "Uid: %*u %u", &id) == 1)
+		process->user = id;
+	else if (sscanf(line, "Gid: %*u %u", &id) == 1)
+		process->group = id;
+	else if (strncmp(line, "NSpid:", 6) == 0)
+		process->inner_pid = atoi(strrchr(line, '\t') ? strrchr(line, '\t') : line + 6);
+}
+
+/* By whom it is run, and its own id as it sees it. What cannot be read stays as it was. */
+static void read_identity(struct process *process)
+{
+	int fd = open_proc(process->pid, "status");
+	CLEANUP(cleanup_file) FILE *status = fd < 0 ? NULL : fdopen(fd, "r");
+	CLEANUP(cleanup_free) char *line = NULL;
+	size_t capacity = 0;
+
+	if (!status) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while (getline(&line, &capacity, status) > 0)
+		parse_identity(line, process);
+}
+
 /* --- its root --- */
 
 static bool same_folder(int a, int b)
@@ -138,7 +168,7 @@ static bool same_folder(int a, int b)
 	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static const struct process_root *root_now(const struct process *process)
+const struct process_root *process_root_now(const struct process *process)
 {
 	return process->roots.count ? &process->roots.items[process->roots.count - 1] : NULL;
 }
@@ -146,7 +176,7 @@ static const struct process_root *root_now(const struct process *process)
 /* Keeps the root that the process has now, if it has not been kept already. 0 or -ENOMEM. */
 static int keep_root(struct process *process)
 {
-	const struct process_root *last = root_now(process);
+	const struct process_root *last = process_root_now(process);
 	struct process_root root;
 	char link[64];
 	int err;
@@ -181,7 +211,7 @@ static size_t prefix_of_root(const struct process_root *root, const char *path)
 
 static void set_root(const struct process *process, struct image *image)
 {
-	const struct process_root *root = root_now(process);
+	const struct process_root *root = process_root_now(process);
 
 	if (!root || root->fd < 0) {
 		image->root = IMAGE_ROOT_UNKNOWN;
@@ -203,7 +233,8 @@ int process_open(pid_t pid, struct process **out)
 	process = calloc(1, sizeof(*process));
 	if (!process)
 		return -ENOMEM;
-	process->pid = pid;
+	process->pid = process->inner_pid = pid;
+	process->user = process->group = (uid_t)-1; /* nobody's */
 	process->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (process->pidfd < 0)
 		err = -errno;
@@ -255,7 +286,7 @@ void process_free(struct process *process)
 /* By the path in the target's root: for a mapping that is not there any more. */
 static int open_by_path(const struct process *process, const char *path)
 {
-	const struct process_root *root = root_now(process);
+	const struct process_root *root = process_root_now(process);
 
 	if (!root || root->fd < 0)
 		return -ENOENT;
@@ -566,6 +597,7 @@ int process_refresh(struct process *process)
 	if (err)
 		return err;
 	process->areas = areas;
+	read_identity(process);
 	return areas ? 0 : -ESRCH;
 }
 
@@ -597,6 +629,21 @@ const struct mapping *process_find(const struct process *process, uint64_t addre
 	if (at < process->mappings.count && process->mappings.items[at].start <= address)
 		return &process->mappings.items[at];
 	return NULL;
+}
+
+bool mapping_is_made_at_run_time(const struct mapping *mapping)
+{
+	/* What maps calls memory of no file, that which has been given a name too, and shared. */
+	static const char *const beginnings[] = {"[anon",     "[heap]", "[stack]",   "/memfd:",
+						 "/dev/zero", "/SYSV",	"/dev/shm/", "anon_inode:"};
+
+	if (mapping->image)
+		return false;
+	for (size_t i = 0; i < sizeof(beginnings) / sizeof(*beginnings); i++) {
+		if (!strncmp(mapping->path, beginnings[i], strlen(beginnings[i])))
+			return true;
+	}
+	return !mapping->path[0];
 }
 
 /* A number of /proc/sys/vm, or fallback. */

@@ -38,9 +38,12 @@ struct process_root {
 
 struct process {
 	pid_t pid;
-	int pidfd;  /* owned; readable when the process has ended */
-	char *comm; /* owned */
-	char *exe;  /* owned; "" where unreadable */
+	int pidfd;	 /* owned; readable when the process has ended */
+	char *comm;	 /* owned */
+	char *exe;	 /* owned; "" where unreadable */
+	pid_t inner_pid; /* its id in its innermost pid namespace */
+	uid_t user;	 /* its effective ids, as we see them, */
+	gid_t group;	 /* when they were last read */
 	bool ended;
 	struct {
 		struct process_root *items; /* owned; the last is its own now */
@@ -95,6 +98,15 @@ bool process_has_ended(const struct process *process);
 
 /* The mapping that holds address, or NULL. */
 const struct mapping *process_find(const struct process *process, uint64_t address);
+
+/*
+ * Memory whose code was made while the process ran: anonymous, or of a file that was made for it and
+ * is no ELF file. What the kernel maps by itself ("[vdso]") is not.
+ */
+bool mapping_is_made_at_run_time(const struct mapping *mapping);
+
+/* The root that the process has now, or had last; NULL: it could not be opened. */
+const struct process_root *process_root_now(const struct process *process);
 
 /*
  * Can the process be refused memory that the machine has? By limits of its own (setrlimit), by the
