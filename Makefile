@@ -158,8 +158,8 @@ fuzz: setup
 	@tests/fuzz/eh_frame.sh $(BUILD) 600
 	@tests/fuzz/allocators.sh $(BUILD) 600
 
-# What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator.
-TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump
+# What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator, names.
+TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump
 
 $(TOOLS): $(BUILD)/%: tools/%.c $(BUILD)/liballoctrace.a
 	$(call say,LD,$@)
@@ -182,7 +182,7 @@ $(BUILD)/bench/%: tools/bench/%.c $(BUILD)/liballoctrace.a
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a $(LIBS) -o $@
 
 .PHONY: bench-tools
-bench-tools: $(BUILD)/bench/loop $(BUILD)/bench/floor $(BUILD)/bench/usual
+bench-tools: $(BUILD)/bench/loop $(BUILD)/bench/floor $(BUILD)/bench/usual $(BUILD)/bench/spent
 
 # make bench BENCH=loop1,redis measures these alone; ROUNDS=9 takes more of each.
 .PHONY: bench
