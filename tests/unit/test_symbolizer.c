@@ -478,22 +478,23 @@ static void symbols_without_a_size_end_with_the_next_or_the_section(void **state
 	image_free(image);
 }
 
+static const char alias_program[] =
+	"void *__libc_malloc(unsigned long n) { return (void *)n; }\n"
+	"extern __typeof(__libc_malloc) malloc __attribute__((alias(\"__libc_malloc\")));\n"
+	"static __typeof(__libc_malloc) a __attribute__((alias(\"__libc_malloc\"), "
+	"used));\n"
+	"int __write(int fd) { return fd; }\n"
+	"extern __typeof(__write) write __attribute__((weak, alias(\"__write\")));\n"
+	"int strong(int x) { return -x; }\n"
+	"extern __typeof(strong) soft __attribute__((weak, alias(\"strong\")));\n";
+
 static void of_several_names_the_usual_one_is_shown(void **state)
 {
-	static const char source[] =
-		"void *__libc_malloc(unsigned long n) { return (void *)n; }\n"
-		"extern __typeof(__libc_malloc) malloc __attribute__((alias(\"__libc_malloc\")));\n"
-		"static __typeof(__libc_malloc) a __attribute__((alias(\"__libc_malloc\"), "
-		"used));\n"
-		"int __write(int fd) { return fd; }\n"
-		"extern __typeof(__write) write __attribute__((weak, alias(\"__write\")));\n"
-		"int strong(int x) { return -x; }\n"
-		"extern __typeof(strong) soft __attribute__((weak, alias(\"strong\")));\n";
 	struct symbolizer *symbolizer = new_symbolizer(false);
 	struct image *image;
 
 	(void)state;
-	write_text("alias.c", source);
+	write_text("alias.c", alias_program);
 	run("gcc -w -O2 -fno-builtin -shared -fPIC -o alias.so alias.c");
 	image = open_image("alias.so");
 	assert_string_equal(name_at(symbolizer, image, address_of("alias.so", "malloc")), "malloc");
@@ -501,6 +502,92 @@ static void of_several_names_the_usual_one_is_shown(void **state)
 	assert_string_equal(name_at(symbolizer, image, address_of("alias.so", "soft")), "strong");
 	symbolizer_free(symbolizer);
 	image_free(image);
+}
+
+/* The function at an address, which has a line. */
+static const char *function_at(struct symbolizer *symbolizer, struct image *image, uint64_t vaddr)
+{
+	struct symbol_frame frames[LEVELS];
+
+	assert_int_equal(symbolizer_resolve(symbolizer, image, vaddr, frames, LEVELS), 1);
+	assert_true(frames[0].line > 0);
+	return frames[0].name;
+}
+
+/* Also at addresses within. But a clone has its function's name. */
+static void the_usual_name_is_the_same_with_debug_information(void **state)
+{
+	static const char clones[] =
+		"__attribute__((noinline)) static int twice(int x, int how)\n"
+		"{ return how ? x * 2 : -x; }\n"
+		"__attribute__((noinline, cold)) void give_up(void) { __builtin_trap(); }\n"
+		"int ask(int x) { if (x < 0) { give_up(); give_up(); } return twice(x, 1); }\n";
+	struct symbolizer *symbolizer = new_symbolizer(false);
+	struct image *image;
+
+	(void)state;
+	write_text("alias.c", alias_program);
+	run("gcc -g -w -O2 -fno-builtin -shared -fPIC -o debug.so alias.c");
+	image = open_image("debug.so");
+	for (uint64_t i = 0; i < 3; i++) {
+		assert_string_equal(
+			function_at(symbolizer, image, address_of("debug.so", "malloc") + i),
+			"malloc");
+		assert_string_equal(
+			function_at(symbolizer, image, address_of("debug.so", "__write") + i),
+			"write");
+		assert_string_equal(
+			function_at(symbolizer, image, address_of("debug.so", "soft") + i),
+			"strong");
+	}
+	image_free(image);
+	symbolizer_free(symbolizer);
+	symbolizer = new_symbolizer(false);
+	write_text("clones.c", clones);
+	run("gcc -g -O2 -fipa-cp-clone -shared -fPIC -o clones.so clones.c");
+	image = open_image("clones.so");
+	assert_string_equal(
+		function_at(symbolizer, image, address_of("clones.so", "twice.constprop.0")),
+		"twice");
+	assert_string_equal(function_at(symbolizer, image, address_of("clones.so", "ask.cold")),
+			    "ask");
+	image_free(image);
+	symbolizer_free(symbolizer);
+}
+
+/* What a build maps away from all paths: the root of its sources. */
+static void paths_under_a_mapped_root_begin_there(void **state)
+{
+	static const struct {
+		const char *function, *file;
+	} cases[] = {{"beside", "app/a.c"}, {"outside", "app/../lib/l.c"}, {"absolute", "lib/m.c"}};
+	char name[] = "mapped4.so";
+
+	(void)state;
+	run("mkdir -p tree/lib tree/app && echo 'int beside(int x) { return x * 3; }' > "
+	    "tree/app/a.c"
+	    " && echo 'int outside(int x) { return x * 5; }' > tree/lib/l.c"
+	    " && echo 'int absolute(int x) { return x * 6; }' > tree/lib/m.c");
+	for (; name[6] <= '5'; name[6]++) {
+		struct symbolizer *symbolizer = new_symbolizer(false);
+		struct image *image;
+
+		run("root=$PWD/tree && cd tree/app && gcc -g -gdwarf-%c -O1 -shared -fPIC "
+		    "-ffile-prefix-map=$root/= a.c ../lib/l.c $root/lib/m.c -o ../../%s",
+		    name[6], name);
+		image = open_image(name);
+		for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+			struct symbol_frame frame;
+
+			assert_int_equal(symbolizer_resolve(symbolizer, image,
+							    address_of(name, cases[i].function),
+							    &frame, 1),
+					 1);
+			assert_string_equal(frame.file, cases[i].file);
+		}
+		symbolizer_free(symbolizer);
+		image_free(image);
+	}
 }
 
 static void names_are_readable_and_raw(void **state)
@@ -643,6 +730,8 @@ int main(void)
 		cmocka_unit_test(entries_of_the_linkage_table_are_named_by_where_they_lead),
 		cmocka_unit_test(symbols_without_a_size_end_with_the_next_or_the_section),
 		cmocka_unit_test(of_several_names_the_usual_one_is_shown),
+		cmocka_unit_test(the_usual_name_is_the_same_with_debug_information),
+		cmocka_unit_test(paths_under_a_mapped_root_begin_there),
 		cmocka_unit_test(names_are_readable_and_raw),
 		cmocka_unit_test(functions_thrown_away_claim_no_address),
 		cmocka_unit_test(cyclic_references_end),

@@ -404,8 +404,10 @@ static int compare_paths(const void *a, const void *b)
 }
 
 /*
- * Relative paths begin at the unit's DW_AT_comp_dir. Where that is relative itself (builds that map
- * their prefixes away), nothing is gained by it, and DWARF 5 has it in the path already.
+ * Relative paths begin at the unit's DW_AT_comp_dir. Where that is relative itself, the build has
+ * mapped away the root of its sources, from all paths: they begin there as well, as the folder does.
+ * But for those that were stated relative to the folder and so are not touched by the mapping; the
+ * ones that lead out of it can be told.
  */
 static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const char *file)
 {
@@ -418,7 +420,7 @@ static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const c
 	if (file[0] == '/')
 		return file;
 	key.folder = dwarf_formstring(dwarf_attr(unit, DW_AT_comp_dir, &attr));
-	if (!key.folder || key.folder[0] != '/')
+	if (!key.folder || (key.folder[0] != '/' && strncmp(file, "../", 3) != 0))
 		return file;
 	found = tfind(&key, &index->paths, compare_paths);
 	if (found)
@@ -504,6 +506,16 @@ static void set_function(Dwarf_Die *die, struct dwarf_frame *frame)
 		frame->start_line = (uint32_t)line;
 }
 
+/* Where a function begins. What has several ranges begins with the first of them. */
+static uint64_t entry_of(Dwarf_Die *die)
+{
+	Dwarf_Addr base, low, high;
+
+	if (!dwarf_entrypc(die, &low))
+		return low;
+	return dwarf_ranges(die, 0, &base, &low, &high) > 0 ? low : 0;
+}
+
 int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
 		       size_t max)
 {
@@ -530,7 +542,10 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 			return (int)(count + 1);
 		number = function->parent;
 		set_function(&die, &frames[count]);
-		frames[count++].physical = number == NO_FUNCTION;
+		frames[count].physical = number == NO_FUNCTION;
+		if (number == NO_FUNCTION)
+			frames[count].entry = entry_of(&die);
+		count++;
 		if (number == NO_FUNCTION || count == max)
 			return (int)count;
 		frames[count] = (struct dwarf_frame){.file = ""};

@@ -29,6 +29,7 @@ struct dwarf_frame {
 	const char *file;	   /* "" where unknown */
 	uint32_t line, start_line; /* 0: unknown */
 	bool physical;		   /* not inlined: the symbol tables may know it, too */
+	uint64_t entry;		   /* of a physical one: its first address; 0: unknown */
 };
 
 /* dwarf and image (whose segments say what is code) must live as long as *out. 0 or -ENOMEM. */

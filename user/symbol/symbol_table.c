@@ -279,6 +279,16 @@ const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr)
 	return table->names.items + table->symbols.items[index].name;
 }
 
+const char *symbol_table_find_start(const struct symbol_table *table, uint64_t vaddr)
+{
+	uint32_t index;
+
+	if (!interval_map_find(&table->map, vaddr, &index) ||
+	    table->symbols.items[index].low != vaddr)
+		return NULL;
+	return table->names.items + table->symbols.items[index].name;
+}
+
 size_t symbol_table_count(const struct symbol_table *table)
 {
 	return table->functions;

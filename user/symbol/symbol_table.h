@@ -24,6 +24,9 @@ void symbol_table_free(struct symbol_table *table);
 /* The name at a link-time address, valid as long as the table; NULL: none. */
 const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr);
 
+/* The same, but only if that symbol begins there. */
+const char *symbol_table_find_start(const struct symbol_table *table, uint64_t vaddr);
+
 /* Of function symbols. */
 size_t symbol_table_count(const struct symbol_table *table);
 

@@ -137,6 +137,38 @@ static bool is_mangled(const char *name)
 	return !strncmp(name, "_Z", 2) || !strncmp(name, "_R", 2);
 }
 
+/* Is it that name with what the compiler adds for a clone or a part: "grow.isra.0", "grow.cold"? */
+static bool is_clone(const char *symbol, const char *name)
+{
+	size_t length = strlen(name);
+
+	return !strncmp(symbol, name, length) && symbol[length] == '.';
+}
+
+/*
+ * The name of a level as it is in the binary, NULL: none. symbol: what the symbol tables have at the
+ * address, or NULL.
+ */
+static const char *raw_name(const struct source *source, const struct dwarf_frame *level,
+			    const char *symbol)
+{
+	const char *raw = level->linkage_name ? level->linkage_name : level->name, *alias;
+
+	if (!level->physical)
+		return raw;
+	/* Methods of local classes and lambdas have a bare name only ("operator()"); the symbol
+	 * says whose. */
+	if (!raw || (!level->linkage_name && symbol && is_mangled(symbol)))
+		return symbol ? symbol : raw;
+	/*
+	 * Of a C function with several names DWARF has the one that its author chose for inside
+	 * ("__libc_malloc", "__GI___setttyent"), the symbol table also the one that is called. So
+	 * it is the same with debug information and without.
+	 */
+	alias = is_mangled(raw) ? NULL : symbol_table_find_start(source->table, level->entry);
+	return alias && !is_mangled(alias) && !is_clone(alias, raw) ? alias : raw;
+}
+
 int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
 		       struct symbol_frame *frames, size_t max)
 {
@@ -164,15 +196,8 @@ int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image,
 		return 0;
 	for (int i = 0; i < count; i++) {
 		const struct dwarf_frame *level = &levels[i];
-		const char *raw = level->linkage_name ? level->linkage_name : level->name;
+		const char *raw = raw_name(source, level, symbol);
 
-		/*
-		 * Methods of local classes and lambdas have a bare name only ("operator()"); the
-		 * symbol says whose.
-		 */
-		if (level->physical && symbol &&
-		    (!raw || (!level->linkage_name && is_mangled(symbol))))
-			raw = symbol;
 		frames[i] = (struct symbol_frame){
 			.file = level->file,
 			.line = level->line,
