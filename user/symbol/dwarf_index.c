@@ -404,11 +404,19 @@ static int compare_paths(const void *a, const void *b)
 }
 
 /*
- * Relative paths begin at the unit's DW_AT_comp_dir. Where that is relative itself, the build has
+ * Relative paths begin at the unit's DW_AT_comp_dir, if that is absolute. If not, the build has
  * mapped away the root of its sources, from all paths: they begin there as well, as the folder does.
- * But for those that were stated relative to the folder and so are not touched by the mapping; the
- * ones that lead out of it can be told.
+ * But for those that were stated relative to the folder, and so are not touched by the mapping: a
+ * path that leads out of it ("../sysdeps/x.c") is such a one; and where the root has become ".", all
+ * that do not begin with that.
  */
+static bool begins_in_folder(const char *file, const char *folder)
+{
+	if (folder[0] == '/' || !strncmp(file, "../", 3))
+		return true;
+	return folder[0] == '.' && folder[1] == '/' && strncmp(file, "./", 2) != 0;
+}
+
 static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const char *file)
 {
 	Dwarf_Attribute attr;
@@ -420,7 +428,7 @@ static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const c
 	if (file[0] == '/')
 		return file;
 	key.folder = dwarf_formstring(dwarf_attr(unit, DW_AT_comp_dir, &attr));
-	if (!key.folder || (key.folder[0] != '/' && strncmp(file, "../", 3) != 0))
+	if (!key.folder || !begins_in_folder(file, key.folder))
 		return file;
 	found = tfind(&key, &index->paths, compare_paths);
 	if (found)
