@@ -128,8 +128,6 @@ for address in addresses:
     while block is not None:
         if block.function is not None:
             names.append([block.function.linkage_name, block.function.name])
-            if not block.function.symtab or block.superblock is None or block.superblock.is_global:
-                break
         block = block.superblock
     line = gdb.find_pc_line(address)
     found.append([names, line.symtab.filename if line.symtab else None, line.line])
@@ -296,11 +294,17 @@ def explain(symbols, address, ours, theirs):
     return None if None in rules else sorted(set(rules))
 
 
+def same_function(ours, names):
+    """Is it one of gdb's names? Where DWARF has no linkage name, it makes one up of the name and the types."""
+    readable = re.sub(r"\.cold$", "", run(["c++filt", "-i", ours]).strip())
+    return any(name and (name == ours or name.split("(")[0] in (ours, readable.split("(")[0])) for name in names)
+
+
 def gdb_agrees(rule, ours, answer):
     """Does gdb say what we claim by a rule? None: it does not speak of it."""
     names, file, _ = answer
     if rule.startswith(("clone", "constructor")):
-        return bool(names) and any(ours[-1].function in pair for pair in names)
+        return bool(names) and same_function(ours[-1].function, names[-1])
     if rule.startswith("mapped root"):
         # Of several rows at one address it may take another one.
         if not file or os.path.basename(file) != os.path.basename(ours[0].file):

@@ -1,0 +1,70 @@
+"""The programs and libraries that alloctrace's names are compared on: built, and of Debian's packages."""
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+
+import symbols_compare  # noqa: E402  (found by the line above)
+
+SOURCES = os.path.join(ROOT, "tests", "targets")
+LIMIT = 600  # seconds for one command
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stderr}")
+    return done.stdout
+
+
+def build_many(folder, count, copies):
+    """A large C++ program of clang's: one object with so many types, linked so many times."""
+    path = os.path.join(folder, f"many_{count}_{copies}")
+    source = os.path.join(SOURCES, "inlines_many.cc")
+    compile = ("clang++", "-std=c++17", "-O2", "-g", "-c", source)
+    run(*compile, f"-DCOUNT={count}", "-o", f"{path}.o")
+    parts = []
+    for copy in range(copies):
+        parts.append(f"{path}_{copy}.o")
+        run("objcopy", "--redefine-sym", f"inlines_many=inlines_many_{copy}", f"{path}.o", parts[-1])
+    calls = " ".join(f"DO({copy})" for copy in range(copies))
+    run(*compile, f"-DPARTS(DO)={calls}", "-o", f"{path}_main.o")
+    run("clang++", "-fuse-ld=lld", f"{path}_main.o", *parts, "-o", path)
+    for part in (*parts, f"{path}.o", f"{path}_main.o"):
+        os.remove(part)
+    return path
+
+
+def build_rust(folder):
+    path = os.path.join(folder, "rust")
+    run("rustc", "-O", "-g", os.path.join(SOURCES, "inlines_rust.rs"), "-o", path)
+    return path
+
+
+def installed(program):
+    """The file behind a path or pattern, if its debug information is installed as well; None."""
+    for path in map(os.path.realpath, sorted(glob.glob(program))):
+        if symbols_compare.debug_file(path) != path:
+            return path
+    return None
+
+
+def find_libc():
+    return installed(f"/lib/{os.uname().machine}-linux-gnu/libc.so.6")
+
+
+def find_python():
+    return installed("/usr/bin/python3")
+
+
+def find_jvm():
+    return installed("/usr/lib/jvm/java-*/lib/server/libjvm.so")
+
+
+def have(tool):
+    return shutil.which(tool) is not None
