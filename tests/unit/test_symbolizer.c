@@ -629,6 +629,44 @@ static void names_are_readable_and_raw(void **state)
 	symbolizer_free(raw);
 }
 
+/* --- asked again --- */
+
+/* Also where fewer levels are asked for first, and where there are none. */
+static void answers_are_the_same_when_asked_again(void **state)
+{
+	struct symbolizer *once = new_symbolizer(false), *often = new_symbolizer(false);
+	size_t several = 0, none = 0;
+	struct image *image;
+	uint64_t start;
+
+	(void)state;
+	run("gcc -O2 -g -o again c.c");
+	image = open_image("again");
+	start = address_of("again", "main");
+	for (uint64_t at = start - 300; at < start + 300; at++) {
+		struct symbol_frame right[LEVELS], frames[LEVELS];
+		int levels = symbolizer_resolve(once, image, at, right, LEVELS);
+
+		several += levels > 1;
+		none += !levels;
+		for (size_t max = 1; max <= 4; max++) {
+			int found = symbolizer_resolve(often, image, at, frames, max);
+
+			assert_int_equal(found, levels < (int)max ? levels : (int)max);
+			for (int i = 0; i < found; i++) {
+				assert_string_equal(frames[i].name, right[i].name);
+				assert_string_equal(frames[i].file, right[i].file);
+				assert_int_equal(frames[i].line, right[i].line);
+				assert_int_equal(frames[i].start_line, right[i].start_line);
+			}
+		}
+	}
+	assert_true(several && none);
+	symbolizer_free(once);
+	symbolizer_free(often);
+	image_free(image);
+}
+
 /* --- what could go wrong --- */
 
 /* The linker leaves the DWARF of functions that it throws away, at address 0. */
@@ -741,6 +779,7 @@ int main(void)
 		cmocka_unit_test(the_usual_name_is_the_same_with_debug_information),
 		cmocka_unit_test(paths_under_a_mapped_root_begin_there),
 		cmocka_unit_test(names_are_readable_and_raw),
+		cmocka_unit_test(answers_are_the_same_when_asked_again),
 		cmocka_unit_test(functions_thrown_away_claim_no_address),
 		cmocka_unit_test(cyclic_references_end),
 		cmocka_unit_test(damaged_files_do_no_harm),

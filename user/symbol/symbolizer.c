@@ -5,6 +5,7 @@
 #include "symbol/dwarf_index.h"
 #include "symbol/symbol_table.h"
 #include "util/cleanup.h"
+#include "util/hash_index.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -13,6 +14,14 @@
 
 /* Levels of one address. Recursive templates inline deeply, but not so deeply. */
 #define LEVELS_MAX 256
+/* Levels of all answers that are kept, 32 bytes each: a hostile file gives many to each address. */
+#define KEPT_LEVELS_MAX (1u << 20)
+
+/* Where the levels of an address are in the frames of its source. */
+struct answer {
+	uint64_t vaddr;
+	uint32_t first, count;
+};
 
 /* What is known of one image. */
 struct source {
@@ -20,6 +29,15 @@ struct source {
 	struct debuginfo *debuginfo; /* owned */
 	struct dwarf_index *dwarf;   /* owned; NULL: none */
 	struct symbol_table *table;  /* owned */
+	struct hash_index by_vaddr;  /* of answers */
+	struct {
+		struct answer *items; /* owned */
+		size_t count, capacity;
+	} answers; /* that have been given: each profile of a process asks for most of them again */
+	struct {
+		struct symbol_frame *items; /* owned */
+		size_t count, capacity;
+	} frames;
 };
 
 struct symbolizer {
@@ -30,7 +48,10 @@ struct symbolizer {
 		struct source *items; /* owned, sorted as image_compare_files() has it */
 		size_t count, capacity;
 	} sources;
-	struct dwarf_frame levels[LEVELS_MAX]; /* scratch of symbolizer_resolve() */
+	size_t kept_levels;
+	/* Scratch of symbolizer_resolve(). */
+	struct dwarf_frame levels[LEVELS_MAX];
+	struct symbol_frame frames[LEVELS_MAX];
 };
 
 int symbolizer_new(const struct symbolizer_options *options, struct symbolizer **out)
@@ -54,6 +75,9 @@ int symbolizer_new(const struct symbolizer_options *options, struct symbolizer *
 
 static void source_deinit(struct source *source)
 {
+	free(source->frames.items);
+	free(source->answers.items);
+	hash_index_deinit(&source->by_vaddr);
 	symbol_table_free(source->table);
 	dwarf_index_free(source->dwarf);
 	debuginfo_free(source->debuginfo);
@@ -169,23 +193,17 @@ static const char *raw_name(const struct source *source, const struct dwarf_fram
 	return alias && !is_mangled(alias) && !is_clone(alias, raw) ? alias : raw;
 }
 
-int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
-		       struct symbol_frame *frames, size_t max)
+/* All levels at an address, in symbolizer->frames. Their number, or -ENOMEM. */
+static int look_up(struct symbolizer *symbolizer, struct source *source, uint64_t vaddr)
 {
 	struct dwarf_frame *levels = symbolizer->levels;
-	struct source *source;
-	const char *symbol;
-	int count = 0, err;
+	const char *symbol = symbol_table_find(source->table, vaddr);
+	int count = 0;
 
-	err = find_source(symbolizer, image, &source);
-	if (err || !max)
-		return err;
 	if (source->dwarf)
-		count = dwarf_index_lookup(source->dwarf, vaddr, levels,
-					   max < LEVELS_MAX ? max : LEVELS_MAX);
+		count = dwarf_index_lookup(source->dwarf, vaddr, levels, LEVELS_MAX);
 	if (count < 0)
 		return count;
-	symbol = symbol_table_find(source->table, vaddr);
 	if (!count) {
 		levels[0] = (struct dwarf_frame){.file = "", .physical = true};
 		count = 1;
@@ -198,13 +216,76 @@ int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image,
 		const struct dwarf_frame *level = &levels[i];
 		const char *raw = raw_name(source, level, symbol);
 
-		frames[i] = (struct symbol_frame){
+		symbolizer->frames[i] = (struct symbol_frame){
 			.file = level->file,
 			.line = level->line,
 			.start_line = level->start_line,
 		};
-		set_names(symbolizer, raw ? raw : "[unknown]", &frames[i]);
+		set_names(symbolizer, raw ? raw : "[unknown]", &symbolizer->frames[i]);
 	}
+	return count;
+}
+
+/* --- what has been looked up --- */
+
+static uint64_t hash_vaddr(uint64_t vaddr)
+{
+	return hash_bytes(HASH_START, &vaddr, sizeof(vaddr));
+}
+
+static bool is_answer_for(const void *owner, uint32_t index, const void *key)
+{
+	const struct source *source = owner;
+
+	return source->answers.items[index].vaddr == *(const uint64_t *)key;
+}
+
+/* Keeps an answer while there is room; without memory it is looked up again. */
+static void keep(struct symbolizer *symbolizer, struct source *source, uint64_t vaddr, size_t count)
+{
+	struct answer answer = {vaddr, (uint32_t)source->frames.count, (uint32_t)count};
+
+	/* One more, so that answers without a level have an end, too. */
+	if (symbolizer->kept_levels + count + 1 > KEPT_LEVELS_MAX ||
+	    hash_index_reserve(&source->by_vaddr))
+		return;
+	for (size_t i = 0; i < count; i++) {
+		if (vec_push(&source->frames, symbolizer->frames[i]))
+			return;
+	}
+	if (vec_push(&source->answers, answer))
+		return;
+	hash_index_add(&source->by_vaddr, hash_vaddr(vaddr), (uint32_t)(source->answers.count - 1));
+	symbolizer->kept_levels += count + 1;
+}
+
+int symbolizer_resolve(struct symbolizer *symbolizer, const struct image *image, uint64_t vaddr,
+		       struct symbol_frame *frames, size_t max)
+{
+	const struct symbol_frame *from = symbolizer->frames;
+	struct source *source;
+	uint32_t index;
+	int count, err;
+
+	err = find_source(symbolizer, image, &source);
+	if (err || !max)
+		return err;
+	if (hash_index_find(&source->by_vaddr, hash_vaddr(vaddr), is_answer_for, source, &vaddr,
+			    &index)) {
+		const struct answer *answer = &source->answers.items[index];
+
+		if (answer->count)
+			from = source->frames.items + answer->first;
+		count = (int)answer->count;
+	} else {
+		count = look_up(symbolizer, source, vaddr);
+		if (count >= 0)
+			keep(symbolizer, source, vaddr, (size_t)count);
+	}
+	if (count > 0 && (size_t)count > max)
+		count = (int)max;
+	if (count > 0)
+		memcpy(frames, from, (size_t)count * sizeof(*frames));
 	return count;
 }
 
