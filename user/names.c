@@ -208,6 +208,39 @@ static bool *find_used(const struct profile *profile)
 	return used;
 }
 
+/* What the debug information of a file lacks. 0 or -ENOMEM. */
+static int warn_of_source(struct profile *profile, const char *path,
+			  const struct symbol_source *source)
+{
+	int err = 0;
+
+	if (source->split_missing)
+		err = profile_add_warning(profile,
+					  "%s: %u .dwo files (-gsplit-dwarf) were not found: no "
+					  "inlined calls there",
+					  path, source->split_missing);
+	if (!err && source->split_stale)
+		err = profile_add_warning(profile,
+					  "%s: %u .dwo files (-gsplit-dwarf) are of another "
+					  "compilation: no inlined calls there",
+					  path, source->split_stale);
+	return err;
+}
+
+/* Is it the first of the mappings of its file that are used? */
+static bool is_first_of_image(const struct profile *profile, const struct process *process,
+			      const bool *used, const struct mapping *mapping)
+{
+	for (size_t i = 0; i < profile->mappings.count; i++) {
+		const struct mapping *first =
+			used[i] ? process_find(process, profile->mappings.items[i].start) : NULL;
+
+		if (first && first->image == mapping->image)
+			return first == mapping;
+	}
+	return false;
+}
+
 /* pprof does not look for symbols itself where a mapping says that it has them. */
 static int flag_mappings(struct names *names, struct profile *profile,
 			 const struct process *process)
@@ -230,6 +263,13 @@ static int flag_mappings(struct names *names, struct profile *profile,
 		flagged->has_filenames = source.has_lines;
 		flagged->has_line_numbers = source.has_lines;
 		flagged->has_inline_frames = source.has_inlines;
+		if ((source.split_missing || source.split_stale) &&
+		    is_first_of_image(profile, process, used, mapping)) {
+			int err = warn_of_source(profile, mapping->path, &source);
+
+			if (err)
+				return err;
+		}
 	}
 	return 0;
 }

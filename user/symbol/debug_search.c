@@ -307,3 +307,11 @@ struct image *debug_search_find_extra(const struct debug_search *search, const s
 	}
 	return found ? found : download(&look);
 }
+
+struct image *debug_search_open(const struct debug_search *search, const struct image *image,
+				const char *path)
+{
+	struct look look = begin(search, image, NULL, 0);
+
+	return try_path(&look, image->root, path, NULL);
+}

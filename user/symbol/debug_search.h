@@ -47,4 +47,8 @@ struct image *debug_search_find(const struct debug_search *search, const struct 
 struct image *debug_search_find_extra(const struct debug_search *search, const struct image *from,
 				      const char *name, const void *build_id, size_t length);
 
+/* A file of the root of image, by its path there, whatever it is. As above. */
+struct image *debug_search_open(const struct debug_search *search, const struct image *image,
+				const char *path);
+
 #endif

@@ -14,7 +14,9 @@
 /* --- opening a file that claims to have debug information --- */
 
 struct survey {
+	enum debuginfo_half half;
 	bool has_dwarf;
+	uint32_t info;	/* index of .debug_info, the last of several */
 	uint64_t bytes; /* of what libdw will read */
 };
 
@@ -25,15 +27,27 @@ static bool is_never_asked_for(const char *name)
 					    "macro", "macinfo",	 "pubnames", "pubtypes"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (!strcmp(name, names[i]))
+		size_t length = strlen(names[i]);
+
+		if (!strncmp(name, names[i], length) &&
+		    (!name[length] || !strcmp(name + length, ".dwo")))
 			return true;
 	}
 	return false;
 }
 
-/* A few more than it does read: what is not among them does not exist for it. */
-static bool is_read_by_libdw(const char *section)
+static bool ends_in_dwo(const char *section)
 {
+	size_t length = strlen(section);
+
+	return length > 4 && !strcmp(section + length - 4, ".dwo");
+}
+
+/* A few more than it does read: what is not among them does not exist for it. */
+static bool is_read_by_libdw(const char *section, enum debuginfo_half half)
+{
+	if (ends_in_dwo(section) != (half == DEBUGINFO_DWO))
+		return false;
 	if (!strncmp(section, ".debug_", 7))
 		return !is_never_asked_for(section + 7);
 	if (!strncmp(section, ".zdebug_", 8))
@@ -41,23 +55,36 @@ static bool is_read_by_libdw(const char *section)
 	return !strncmp(section, ".gnu", 4);
 }
 
+static bool is_info(const char *section)
+{
+	static const char *const names[] = {".debug_info", ".zdebug_info", ".debug_info.dwo",
+					    ".zdebug_info.dwo"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!strcmp(section, names[i]))
+			return true;
+	}
+	return false;
+}
+
 static int survey_section(const struct image_section_info *section, void *context)
 {
 	struct survey *survey = context;
 
-	if (!is_read_by_libdw(section->name))
+	if (!is_read_by_libdw(section->name, survey->half))
 		return 0;
 	if (__builtin_add_overflow(survey->bytes, section->size, &survey->bytes))
 		survey->bytes = UINT64_MAX;
-	if (section->size &&
-	    (!strcmp(section->name, ".debug_info") || !strcmp(section->name, ".zdebug_info")))
+	if (section->size && is_info(section->name)) {
 		survey->has_dwarf = true;
+		survey->info = section->index;
+	}
 	return 0;
 }
 
 static bool has_usable_dwarf(const struct image *image)
 {
-	struct survey survey = {0};
+	struct survey survey = {.half = DEBUGINFO_PLAIN};
 
 	image_for_each_section(image, survey_section, &survey);
 	return survey.has_dwarf && survey.bytes <= DEBUGINFO_BYTES_MAX;
@@ -89,7 +116,7 @@ const Elf_Data *debuginfo_section(Elf *elf, const char *name)
 /* Nor does it look whether a section's last string ends. */
 static bool strings_end(Elf *elf)
 {
-	static const char *const sections[] = {".debug_str", ".debug_line_str"};
+	static const char *const sections[] = {".debug_str", ".debug_line_str", ".debug_str.dwo"};
 
 	for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
 		const Elf_Data *data = debuginfo_section(elf, sections[i]);
@@ -101,7 +128,7 @@ static bool strings_end(Elf *elf)
 	return true;
 }
 
-static void file_close(struct debuginfo_file *file)
+void debuginfo_file_close(struct debuginfo_file *file)
 {
 	dwarf_end(file->dwarf);
 	elf_end(file->elf);
@@ -133,8 +160,28 @@ static void load(const struct debuginfo_file *file, const struct image *image, u
 struct loader {
 	const struct debuginfo_file *file;
 	const struct image *image;
-	size_t names; /* index of the section with the sections' names */
+	enum debuginfo_half half;
+	size_t names;  /* index of the section with the sections' names */
+	uint32_t info; /* and of the .debug_info.dwo that is meant */
 };
+
+/* Leaves the copy with no name for a section, which libdw then does not look at. */
+static void hide_section(const struct loader *loader, uint32_t index)
+{
+	const Elf64_Ehdr *ehdr = loader->file->bytes;
+	uint64_t at = index * sizeof(Elf64_Shdr) + offsetof(Elf64_Shdr, sh_name);
+
+	if (ehdr->e_shoff <= loader->image->size && at < loader->image->size - ehdr->e_shoff)
+		memset((char *)loader->file->bytes + ehdr->e_shoff + at, 0, sizeof(Elf64_Word));
+}
+
+static bool is_wanted(const struct loader *loader, const struct image_section_info *section)
+{
+	/* gcc gives each type unit of DWARF 5 a section of that name, before the unit's. */
+	if (loader->half == DEBUGINFO_DWO && is_info(section->name))
+		return section->index == loader->info;
+	return is_read_by_libdw(section->name, loader->half);
+}
 
 static int load_names(const struct image_section_info *section, void *context)
 {
@@ -143,6 +190,8 @@ static int load_names(const struct image_section_info *section, void *context)
 	if (section->index == loader->names)
 		load(loader->file, loader->image, section->header.sh_offset,
 		     section->header.sh_size);
+	else if (!is_wanted(loader, section))
+		hide_section(loader, section->index);
 	return 0;
 }
 
@@ -167,7 +216,7 @@ static int load_section(const struct image_section_info *section, void *context)
 	const struct debuginfo_file *file = loader->file;
 	const GElf_Shdr *header = &section->header;
 
-	if (!is_read_by_libdw(section->name) || section->index == loader->names)
+	if (!is_wanted(loader, section) || section->index == loader->names)
 		return 0;
 	load(file, loader->image, header->sh_offset, header->sh_size);
 	if (header->sh_flags & SHF_COMPRESSED &&
@@ -182,9 +231,15 @@ static int load_section(const struct image_section_info *section, void *context)
  * memory as in the file: in it, and in the page of zeros behind it, such reads do no harm. The
  * parts that are not needed take no memory.
  */
-static bool file_open(struct debuginfo_file *file, const struct image *image)
+static bool copy_and_open(struct debuginfo_file *file, const struct image *image,
+			  const struct survey *survey)
 {
-	struct loader loader = {.file = file, .image = image};
+	struct loader loader = {
+		.file = file,
+		.image = image,
+		.half = survey->half,
+		.info = survey->info,
+	};
 	Elf64_Ehdr *ehdr;
 
 	if (image->size > SIZE_MAX - GUARD_BYTES || elf_getshdrstrndx(image->elf, &loader.names))
@@ -207,6 +262,23 @@ static bool file_open(struct debuginfo_file *file, const struct image *image)
 	image_for_each_section(image, load_section, &loader);
 	file->dwarf = dwarf_begin_elf(file->elf, DWARF_C_READ, NULL);
 	return file->dwarf && strings_end(file->elf);
+}
+
+bool debuginfo_file_open(struct debuginfo_file *file, const struct image *image,
+			 enum debuginfo_half half, uint64_t max)
+{
+	struct survey survey = {.half = half};
+
+	*file = (struct debuginfo_file){0};
+	image_for_each_section(image, survey_section, &survey);
+	if (!survey.has_dwarf || survey.bytes > max)
+		return false;
+	file->held = survey.bytes;
+	if (!copy_and_open(file, image, &survey)) {
+		debuginfo_file_close(file);
+		return false;
+	}
+	return true;
 }
 
 /* --- .gnu_debugaltlink --- */
@@ -234,7 +306,8 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from,
 	if (length < 0)
 		return false;
 	found = debug_search_find_extra(search, from, name, build_id, (size_t)length);
-	if (!found || !has_usable_dwarf(found) || !file_open(&debuginfo->extra, found))
+	if (!found ||
+	    !debuginfo_file_open(&debuginfo->extra, found, DEBUGINFO_PLAIN, DEBUGINFO_BYTES_MAX))
 		return false;
 	dwarf_setalt(debuginfo->main.dwarf, debuginfo->extra.dwarf);
 	return true;
@@ -271,9 +344,10 @@ int debuginfo_open(const struct image *image, const struct debug_search *search,
 		if (!from || !has_usable_dwarf(from))
 			return 0;
 	}
-	if (!file_open(&debuginfo->main, from) || !open_extra(debuginfo, from, search)) {
-		file_close(&debuginfo->main);
-		file_close(&debuginfo->extra);
+	if (!debuginfo_file_open(&debuginfo->main, from, DEBUGINFO_PLAIN, DEBUGINFO_BYTES_MAX) ||
+	    !open_extra(debuginfo, from, search)) {
+		debuginfo_file_close(&debuginfo->main);
+		debuginfo_file_close(&debuginfo->extra);
 	}
 	return 0;
 }
@@ -282,8 +356,8 @@ void debuginfo_free(struct debuginfo *debuginfo)
 {
 	if (!debuginfo)
 		return;
-	file_close(&debuginfo->main);
-	file_close(&debuginfo->extra);
+	debuginfo_file_close(&debuginfo->main);
+	debuginfo_file_close(&debuginfo->extra);
 	image_free(debuginfo->separate);
 	free(debuginfo);
 }

@@ -2,8 +2,8 @@
  * An image's debug information, and libdw's handle on it: in the image, or in a separate file
  * (debug_search.h). Where there is neither, the symbol table that it may carry compressed.
  *
- * Not supported: .dwo and .dwp files (their units' lines are, their functions come from the symbol
- * tables).
+ * .dwo files: symbol/split_unit.h. Not supported: .dwp files (their units' lines are, their functions
+ * come from the symbol tables).
  */
 #ifndef ALLOCTRACE_DEBUGINFO_H
 #define ALLOCTRACE_DEBUGINFO_H
@@ -24,8 +24,15 @@ struct debuginfo_file {
 	void *bytes; /* the parts of the file that libdw reads, at their offsets; zeros between and
 			behind */
 	size_t mapped;
+	uint64_t held; /* bytes of sections, decompressed: what it takes of DEBUGINFO_BYTES_MAX */
 	Elf *elf;
 	Dwarf *dwarf;
+};
+
+/* Which of a file's sections libdw is shown: an object file may hold both halves of its units. */
+enum debuginfo_half {
+	DEBUGINFO_PLAIN,
+	DEBUGINFO_DWO, /* those whose names end in .dwo */
 };
 
 struct debuginfo {
@@ -40,6 +47,14 @@ struct debuginfo {
 int debuginfo_open(const struct image *image, const struct debug_search *search,
 		   struct debuginfo **out);
 void debuginfo_free(struct debuginfo *debuginfo);
+
+/*
+ * Opens the DWARF of image, which is not kept. False: none, or none that can be used, or more than
+ * max bytes of it; then *file is all zero.
+ */
+bool debuginfo_file_open(struct debuginfo_file *file, const struct image *image,
+			 enum debuginfo_half half, uint64_t max);
+void debuginfo_file_close(struct debuginfo_file *file);
 
 /*
  * The contents of a section that libdw has read, and decompressed where necessary: ".debug_line",

@@ -14,7 +14,9 @@
 #include "symbol/dwarf_index.h"
 
 #include "symbol/debuginfo.h"
+#include "symbol/die_ranges.h"
 #include "symbol/interval_map.h"
+#include "symbol/split_unit.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -39,7 +41,8 @@ struct function {
 
 struct unit {
 	Dwarf_Die die;
-	bool indexed;
+	bool indexed, skeleton;
+	Dwarf *dwarf; /* where its functions are, once it is indexed; borrowed */
 	struct {
 		struct function *items; /* owned, in the order of the tree */
 		size_t count, capacity;
@@ -69,7 +72,9 @@ struct dwarf_index {
 	uint32_t dies, ranges;	 /* spent of the limits */
 	void *paths;		 /* tsearch() tree of struct path, owned */
 	const Elf_Data *lines;	 /* .debug_line; borrowed from dwarf's Elf; NULL: none */
-	Dwarf_Off info_size;	 /* of .debug_info */
+	struct range_sections sections;
+	struct split_files *split; /* owned */
+	struct dwarf_split_counts split_counts;
 };
 
 /* --- ranges --- */
@@ -88,15 +93,17 @@ static bool is_code(const struct image *image, uint64_t low, uint64_t high)
 	return false;
 }
 
-/* Adds the ranges of a DIE. Their number, -E2BIG over the limit, -ENOMEM. */
-static int add_ranges(struct dwarf_index *index, Dwarf_Die *die, uint64_t priority, uint32_t value,
-		      struct intervals *to)
+/* Adds the ranges of a DIE of a unit. Their number, -E2BIG over the limit, -ENOMEM. */
+static int add_ranges(struct dwarf_index *index, const struct range_unit *unit, Dwarf_Die *die,
+		      uint64_t priority, uint32_t value, struct intervals *to)
 {
-	Dwarf_Addr base, low, high;
-	ptrdiff_t offset = 0;
+	struct die_ranges ranges;
+	uint64_t low, high;
 	int added = 0;
 
-	while ((offset = dwarf_ranges(die, offset, &base, &low, &high)) > 0) {
+	if (!die_ranges_begin(&ranges, unit, die))
+		return 0;
+	while (die_ranges_next(&ranges, &low, &high)) {
 		int err;
 
 		if (++index->ranges > DWARF_RANGES_MAX)
@@ -117,6 +124,8 @@ struct walk {
 	struct dwarf_index *index;
 	struct unit *unit;
 	struct intervals *intervals;
+	Dwarf_Die root; /* of its tree */
+	struct range_unit ranges;
 	Dwarf_Off end; /* of the unit */
 	size_t depth;
 	uint32_t inside[DWARF_DEPTH_MAX]; /* the function that holds the DIEs at each depth */
@@ -132,8 +141,8 @@ static int add_function(struct walk *walk, Dwarf_Die *die, uint32_t parent, uint
 
 	if (added < 0)
 		return added;
-	added = add_ranges(walk->index, die, (uint64_t)walk->depth << 32 | number, number,
-			   walk->intervals);
+	added = add_ranges(walk->index, &walk->ranges, die, (uint64_t)walk->depth << 32 | number,
+			   number, walk->intervals);
 	if (added > 0)
 		*inside = number;
 	else if (added == 0)
@@ -192,7 +201,7 @@ static int climb(struct walk *walk, const Dwarf_Die *last, Dwarf_Off last_offset
 		next->addr = (void *)(terminator + 1);
 		return 1;
 	}
-	return dwarf_offdie(walk->index->dwarf, after, next) ? 0 : -1;
+	return dwarf_offdie(walk->unit->dwarf, after, next) ? 0 : -1;
 }
 
 /* Steps over die (and what is below it), up where it is the last of its level. False: the tree
@@ -221,7 +230,7 @@ static int walk_tree(struct walk *walk)
 	Dwarf_Die die, child;
 
 	walk->inside[0] = NO_FUNCTION;
-	if (dwarf_child(&walk->unit->die, &die))
+	if (dwarf_child(&walk->root, &die))
 		return 0;
 	for (;;) {
 		uint32_t inside = walk->inside[walk->depth];
@@ -241,24 +250,64 @@ static int walk_tree(struct walk *walk)
 	}
 }
 
+/* A skeleton's functions are in another file. False: it cannot be had. */
+static bool begin_split(struct walk *walk, int *err)
+{
+	struct dwarf_index *index = walk->index;
+	struct unit *unit = walk->unit;
+	struct split_unit split;
+
+	*err = split_files_find(index->split, &unit->die, &split);
+	if (*err == -ESTALE)
+		index->split_counts.stale++;
+	else if (*err)
+		index->split_counts.missing++;
+	if (*err)
+		return false;
+	unit->dwarf = split.dwarf;
+	walk->root = split.die;
+	return range_unit_init_split(&walk->ranges, &split.die, split.sections, &unit->die,
+				     &index->sections);
+}
+
+static bool begin_walk(struct walk *walk, int *err)
+{
+	Dwarf_Off start;
+
+	*err = 0;
+	walk->unit->dwarf = walk->index->dwarf;
+	if (walk->unit->skeleton) {
+		if (!begin_split(walk, err))
+			return false;
+	} else {
+		walk->root = walk->unit->die;
+		if (!range_unit_init(&walk->ranges, &walk->root, &walk->index->sections))
+			return false;
+	}
+	start = dwarf_dieoffset(&walk->root) - dwarf_cuoffset(&walk->root);
+	if (dwarf_next_unit(walk->unit->dwarf, start, &walk->end, NULL, NULL, NULL, NULL, NULL,
+			    NULL, NULL) != 0)
+		return false;
+	/* What a unit says of its length is not checked by libdw. */
+	if (!walk->ranges.sections.info)
+		return false;
+	if (walk->end > walk->ranges.sections.info->d_size)
+		walk->end = walk->ranges.sections.info->d_size;
+	return true;
+}
+
 /* Indexes a unit's functions. 0, also if its tree is broken or over a limit; -ENOMEM. */
 static int index_unit(struct dwarf_index *index, struct unit *unit, struct intervals *intervals)
 {
 	CLEANUP(cleanup_free) struct walk *walk = calloc(1, sizeof(*walk));
-	Dwarf_Off start = dwarf_dieoffset(&unit->die) - dwarf_cuoffset(&unit->die);
-	int err = 0;
+	int err;
 
 	if (!walk)
 		return -ENOMEM;
 	*walk = (struct walk){.index = index, .unit = unit, .intervals = intervals};
 	unit->indexed = true;
-	if (dwarf_next_unit(index->dwarf, start, &walk->end, NULL, NULL, NULL, NULL, NULL, NULL,
-			    NULL) == 0) {
-		/* What a unit says of its length is not checked by libdw. */
-		if (walk->end > index->info_size)
-			walk->end = index->info_size;
+	if (begin_walk(walk, &err))
 		err = walk_tree(walk);
-	}
 	if (err == -ENOMEM)
 		return err;
 	return interval_map_init(&unit->map, intervals->items, intervals->count);
@@ -292,16 +341,21 @@ static int add_unit_by_functions(struct dwarf_index *index, struct unit *unit, u
 	return err;
 }
 
-static int add_unit(struct dwarf_index *index, Dwarf_Die *die, struct intervals *to)
+static int add_unit(struct dwarf_index *index, Dwarf_Die *die, bool skeleton, struct intervals *to)
 {
 	uint32_t number = (uint32_t)index->units.count;
-	int added = add_ranges(index, die, UINT32_MAX - number, number, to);
+	struct range_unit ranges;
+	int added = 0;
 
+	if (range_unit_init(&ranges, die, &index->sections))
+		added = add_ranges(index, &ranges, die, UINT32_MAX - number, number, to);
 	if (added < 0)
 		return added;
-	if (vec_push(&index->units, (struct unit){.die = *die}))
+	if (vec_push(&index->units, (struct unit){.die = *die, .skeleton = skeleton}))
 		return -ENOMEM;
-	if (!added && !dwarf_hasattr(die, DW_AT_ranges) && !dwarf_hasattr(die, DW_AT_high_pc))
+	/* A skeleton without addresses is that of a unit without code. */
+	if (!added && !skeleton && !dwarf_hasattr(die, DW_AT_ranges) &&
+	    !dwarf_hasattr(die, DW_AT_high_pc))
 		return add_unit_by_functions(index, &index->units.items[number], number, to);
 	return 0;
 }
@@ -314,10 +368,11 @@ static int add_units(struct dwarf_index *index)
 	uint8_t type;
 	int err = 0;
 
+	/* Without a "subdie": symbol/split_unit.h says why. */
 	while (!err && index->units.count < DWARF_UNITS_MAX &&
 	       dwarf_get_units(index->dwarf, cu, &cu, NULL, &type, &die, NULL) == 0) {
 		if (type == DW_UT_compile || type == DW_UT_skeleton)
-			err = add_unit(index, &die, &intervals);
+			err = add_unit(index, &die, type == DW_UT_skeleton, &intervals);
 	}
 	if (err != -ENOMEM)
 		err = interval_map_init(&index->map, intervals.items, intervals.count);
@@ -325,20 +380,21 @@ static int add_units(struct dwarf_index *index)
 	return err;
 }
 
-int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index **out)
+int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_search *search,
+		    struct dwarf_index **out)
 {
 	struct dwarf_index *index = calloc(1, sizeof(*index));
-	const Elf_Data *info;
 	int err;
 
 	if (!index)
 		return -ENOMEM;
 	index->dwarf = dwarf;
 	index->image = image;
-	info = debuginfo_section(dwarf_getelf(dwarf), ".debug_info");
-	index->info_size = info ? info->d_size : 0;
 	index->lines = debuginfo_section(dwarf_getelf(dwarf), ".debug_line");
-	err = add_units(index);
+	range_sections_find(dwarf_getelf(dwarf), &index->sections);
+	err = split_files_new(image, search, &index->split);
+	if (!err)
+		err = add_units(index);
 	if (err) {
 		dwarf_index_free(index);
 		return err;
@@ -365,6 +421,7 @@ void dwarf_index_free(struct dwarf_index *index)
 		free(unit->functions.items);
 	}
 	interval_map_deinit(&index->map);
+	split_files_free(index->split);
 	free(index->units.items);
 	free(index);
 }
@@ -372,6 +429,11 @@ void dwarf_index_free(struct dwarf_index *index)
 bool dwarf_index_has_lines(const struct dwarf_index *index)
 {
 	return index->lines && index->lines->d_size > 0;
+}
+
+struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *index)
+{
+	return index->split_counts;
 }
 
 /* --- one address --- */
@@ -546,7 +608,7 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 		const struct function *function = &unit->functions.items[number];
 		Dwarf_Die die;
 
-		if (!dwarf_offdie(index->dwarf, function->die, &die))
+		if (!dwarf_offdie(unit->dwarf, function->die, &die))
 			return (int)(count + 1);
 		number = function->parent;
 		set_function(&die, &frames[count]);

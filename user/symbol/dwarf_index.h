@@ -8,6 +8,7 @@
 #define ALLOCTRACE_DWARF_INDEX_H
 
 #include "binary/image.h"
+#include "symbol/debug_search.h"
 
 #include <elfutils/libdw.h>
 
@@ -32,8 +33,12 @@ struct dwarf_frame {
 	uint64_t entry;		   /* of a physical one: its first address; 0: unknown */
 };
 
-/* dwarf and image (whose segments say what is code) must live as long as *out. 0 or -ENOMEM. */
-int dwarf_index_new(Dwarf *dwarf, const struct image *image, struct dwarf_index **out);
+/*
+ * dwarf and image (whose segments say what is code) must live as long as *out, and so must search,
+ * which is told of .dwo files. 0 or -ENOMEM.
+ */
+int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_search *search,
+		    struct dwarf_index **out);
 void dwarf_index_free(struct dwarf_index *index);
 
 /*
@@ -42,6 +47,14 @@ void dwarf_index_free(struct dwarf_index *index);
  */
 int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
 		       size_t max);
+
+/* Units whose functions are in .dwo files that were looked for, and why they are not known. */
+struct dwarf_split_counts {
+	uint32_t missing; /* no such file, or not one to be used */
+	uint32_t stale;	  /* of another compilation */
+};
+
+struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *index);
 
 /* Are there line tables at all? */
 bool dwarf_index_has_lines(const struct dwarf_index *index);

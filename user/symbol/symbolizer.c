@@ -103,7 +103,7 @@ static int source_init(struct source *source, const struct image *image,
 	*source = (struct source){.image = image};
 	err = debuginfo_open(image, search, &source->debuginfo);
 	if (!err && source->debuginfo->main.dwarf)
-		err = dwarf_index_new(source->debuginfo->main.dwarf, image, &source->dwarf);
+		err = dwarf_index_new(source->debuginfo->main.dwarf, image, search, &source->dwarf);
 	if (!err)
 		err = symbol_table_new(image, source->debuginfo->separate, &source->table);
 	if (err)
@@ -300,4 +300,10 @@ void symbolizer_source(struct symbolizer *symbolizer, const struct image *image,
 	out->has_functions = source->dwarf || symbol_table_count(source->table) > 0;
 	out->has_lines = source->dwarf && dwarf_index_has_lines(source->dwarf);
 	out->has_inlines = source->dwarf != NULL;
+	if (source->dwarf) {
+		const struct dwarf_split_counts counts = dwarf_index_split_counts(source->dwarf);
+
+		out->split_missing = counts.missing;
+		out->split_stale = counts.stale;
+	}
 }

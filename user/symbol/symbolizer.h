@@ -35,6 +35,9 @@ struct symbol_source {
 	bool has_functions; /* any symbol table or debug info */
 	bool has_lines;	    /* debug info with line tables, in the image or beside it */
 	bool has_inlines;   /* debug info whose inlined calls are resolved */
+	/* Of the units asked for, those whose functions are in .dwo files (-gsplit-dwarf) that are
+	 * not to be had, and those whose file is of another compilation: symbols name these. */
+	uint32_t split_missing, split_stale;
 };
 
 int symbolizer_new(const struct symbolizer_options *options, struct symbolizer **out);
