@@ -151,12 +151,13 @@ check-vm: setup
 	@tests/vm/run.sh $(BUILD) $(BIN)
 
 # What reads hostile files against libFuzzer, with ASan and UBSan, for ten minutes each: the parser of
-# call frame information, and the search for allocators.
+# call frame information, the search for allocators, and debug information.
 .PHONY: fuzz
 fuzz: setup
 	@tools/setup.sh libclang-rt-dev xz-utils
 	@tests/fuzz/eh_frame.sh $(BUILD) 600
 	@tests/fuzz/allocators.sh $(BUILD) 600
+	@tests/fuzz/symbolizer.sh $(BUILD) 600
 
 # What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator, names.
 TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump

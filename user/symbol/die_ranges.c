@@ -19,8 +19,9 @@ void range_sections_find(Elf *elf, struct range_sections *out)
 /* Fails where there is no such section, or it has no such offset. */
 static struct reader section_at(const Elf_Data *section, uint64_t offset)
 {
-	bool there = section && section->d_buf;
-	struct reader r = reader_new(there ? section->d_buf : NULL, there ? section->d_size : 0);
+	static const uint8_t nothing;
+	struct reader r = section && section->d_buf ? reader_new(section->d_buf, section->d_size)
+						    : reader_new(&nothing, 0);
 
 	reader_seek(&r, offset);
 	return r;
