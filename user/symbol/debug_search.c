@@ -141,7 +141,9 @@ static const char *refuse(const struct look *look, const struct image *found, co
 	if (look->build_id_len)
 		return has_build_id(found, look->build_id, look->build_id_len) ? NULL
 									       : "of another build";
-	if (!crc || !file_crc(look->search, found, &actual))
+	if (!crc) /* who looks has another proof */
+		return NULL;
+	if (!file_crc(look->search, found, &actual))
 		return "not proved to be of this build";
 	return actual == *crc ? NULL : "of another build, by its checksum";
 }
