@@ -1,7 +1,6 @@
 #include "follow.h"
 
 #include "targets.h"
-#include "target/shadow_stack.h"
 #include "util/clock.h"
 #include "util/vec.h"
 
@@ -48,26 +47,6 @@ static int expect_allocators(const struct recording *recording, const struct tar
 	return err;
 }
 
-/* Everything up to its first recorded allocation. 0 or -errno. */
-static int attach(struct recording *recording, struct target_record *target)
-{
-	struct tracer *tracer = recording->tracer;
-	int err = expect_allocators(recording, target);
-
-	if (!err)
-		err = targets_find_allocators(recording, target);
-	if (!err)
-		err = tracer_set_target(tracer, target->slot, target->process->pid);
-	if (!err)
-		err = tracer_map(tracer, target->slot, target->process);
-	if (!err)
-		err = targets_attach(recording, target, 0);
-	/* Whatever was read under its id was of this process, if it has not ended by now. */
-	if (!err && process_has_ended(target->process))
-		err = -ESRCH;
-	return err;
-}
-
 static int take_up(struct recording *recording, const struct fork_event *fork)
 {
 	struct target_record target = {
@@ -85,22 +64,15 @@ static int take_up(struct recording *recording, const struct fork_event *fork)
 		return err;
 	if (!tracer_child_runs(recording->tracer, fork))
 		err = -ESRCH;
-	else if (shadow_stack_forbids_returns(target.process->pid))
-		err = -ENOTSUP;
 	if (!err)
-		err = attach(recording, &target);
+		err = expect_allocators(recording, &target);
 	if (!err)
-		err = vec_push(&recording->targets, target);
+		err = targets_join(recording, &target);
 	if (err) {
-		if (process_has_ended(target.process))
-			tracer_release(recording->tracer, target.slot);
-		else
-			tracer_withdraw(recording->tracer, target.slot);
 		target_deinit(&target);
 		return err;
 	}
 	added = &recording->targets.items[target.slot];
-	targets_start(recording, added);
 	log_verbose("process %d: followed, %.1f ms after its start; code at %zu places",
 		    added->process->pid, (double)(added->started - added->forked_at) / 1e6,
 		    added->process->mappings.count);

@@ -14,8 +14,10 @@
  *   symbol/    addresses -> names: of files (symbolizer), and of code made at run time (perf_map)
  *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
  *   targets.c  the processes of a recording: opened, probed, kept up with
+ *   session.c  what every recording needs: signals, the watch, the tracer, an end
  *   command.c  a command started as a target
  *   jit_names.c  the names of a target's code that was made at run time
+ *   names.c    the locations of a profile -> names
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
  *   cli.c      the command line

@@ -3,8 +3,8 @@
 #include "command.h"
 #include "follow.h"
 #include "hazards.h"
-#include "names.h"
 #include "report.h"
+#include "session.h"
 #include "targets.h"
 #include "output/text.h"
 #include "symbol/debug_search.h"
@@ -20,9 +20,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,12 +33,6 @@
  */
 #define LOOK_NS 50000000LL
 
-/* Below this many bytes a sample, live blocks are counted in millions. */
-#define DENSE_PERIOD   (64 * 1024)
-#define DEFAULT_LIVE   (256 * 1024)
-#define DENSE_LIVE     (4 * 1024 * 1024)
-#define DEFAULT_STACKS (64 * 1024)
-
 /*
  * Rows of unwind tables, 4 bytes each, for what is loaded later: four libraries as large as LLVM, or
  * four times that for the programs that followed children execute.
@@ -53,105 +44,19 @@
 #define MORE_MAPPINGS	  512
 #define FOLLOWED_MAPPINGS 96
 
-/* The initial pid namespace's inode (linux/proc_ns.h). BPF sees its pids. */
-#define INITIAL_PID_NAMESPACE 0xEFFFFFFCU
-
-/* --- the tracer --- */
-
-static bool in_initial_pid_namespace(void)
-{
-	struct stat st;
-
-	return stat("/proc/self/ns/pid", &st) || st.st_ino == INITIAL_PID_NAMESPACE;
-}
-
-static int say_tracer_error(int err, enum tracer_kind wanted)
-{
-	switch (err) {
-	case -EPERM:
-	case -EACCES:
-		log_error("not permitted to trace: run as root (sudo)");
-		return EXIT_PERMISSION;
-	case -EOPNOTSUPP:
-		if (wanted == TRACER_AUTO)
-			log_error("this kernel has no way of attaching that is known here");
-		else
-			log_error("this kernel has no '%s' probes that see every thread",
-				  tracer_kind_names[wanted]);
-		return EXIT_KERNEL;
-	case TRACER_KILLS_FILTERED:
-		log_error("return probes of this kernel kill processes under seccomp (corrected in "
-			  "Linux 6.12.14 and 6.13.3)");
-		return EXIT_KERNEL;
-	case -ENODATA:
-		log_error("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF)");
-		return EXIT_KERNEL;
-	case -ENOSYS:
-	case -E2BIG: /* the verifier gave up */
-	case -EINVAL:
-	case -ENOENT:
-		log_error("this kernel lacks BPF, uprobes or a helper that is needed (6.1 or later "
-			  "has "
-			  "them): %s",
-			  strerror(-err));
-		return EXIT_KERNEL;
-	default:
-		log_error("cannot load the BPF programs: %s", strerror(-err));
-		return EXIT_OTHER;
-	}
-}
-
-/* Everything that the targets map has its unwind table before the first probe opens. */
-static int read_images(struct recording *recording)
-{
-	vec_for_each(target, &recording->targets) {
-		vec_for_each(image, &target->process->images) {
-			log_progress("reading unwind tables, process %d: %zu of %zu files",
-				     target->process->pid,
-				     (size_t)(image - target->process->images.items),
-				     target->process->images.count);
-			if (tracer_add_image(recording->tracer, *image))
-				return -ENOMEM;
-		}
-	}
-	return 0;
-}
-
 static int open_tracer(struct recording *recording)
 {
-	const struct settings *settings = recording->settings;
-	struct tracer_options options = {
-		.kind = settings->attach,
-		.period = settings->period,
-		.targets = settings->follow ? MAX_TARGETS : (uint32_t)recording->targets.count,
-		.follow = settings->follow,
+	const bool follow = recording->settings->follow;
+	struct session_room room = {
+		.targets = follow ? MAX_TARGETS : (uint32_t)recording->targets.count,
 		.mappings = (MAX_TARGETS - (uint32_t)recording->targets.count) *
-			    (settings->follow ? FOLLOWED_MAPPINGS : 0),
-		.max_live = settings->max_live		      ? settings->max_live
-			    : settings->period < DENSE_PERIOD ? DENSE_LIVE
-							      : DEFAULT_LIVE,
-		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
-		.more_rows = settings->follow ? MORE_ROWS_FOLLOWED : MORE_ROWS,
-		.mmap = settings->extras.mappings,
-		.verbose = settings->log_level == LOG_VERBOSE,
+			    (follow ? FOLLOWED_MAPPINGS : 0),
+		.more_rows = follow ? MORE_ROWS_FOLLOWED : MORE_ROWS,
 	};
-	struct tracer_tables tables;
-	int err;
 
 	vec_for_each(target, &recording->targets)
-		options.mappings += (uint32_t)target->process->mappings.count + MORE_MAPPINGS;
-	err = tracer_new(&options, &recording->tracer);
-	if (!err)
-		err = read_images(recording);
-	if (!err)
-		err = tracer_load(recording->tracer);
-	if (err)
-		return say_tracer_error(err, settings->attach);
-	tracer_tables(recording->tracer, &tables);
-	log_verbose("unwind tables: %zu bytes, %u rules", tables.bytes, tables.rules);
-	log_verbose("attaching by %s probes",
-		    tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
-	return EXIT_OK;
+		room.mappings += (uint32_t)target->process->mappings.count + MORE_MAPPINGS;
+	return session_open_tracer(recording, &room);
 }
 
 /* Probes into one target, before it is recorded. */
@@ -191,21 +96,6 @@ static void start_recording(struct recording *recording)
 	recording->started = clock_now(CLOCK_MONOTONIC);
 	vec_for_each(target, &recording->targets)
 		targets_start(recording, target);
-}
-
-static void stop_recording(struct recording *recording)
-{
-	vec_for_each(target, &recording->targets)
-		tracer_enable(recording->tracer, target->slot, false);
-	recording->ended = clock_now(CLOCK_MONOTONIC);
-	vec_for_each(target, &recording->targets) {
-		uint64_t calls, frees;
-
-		targets_read_seen(recording, target, &calls, &frees);
-		target->calls = calls - target->calls;
-		target->frees = frees - target->frees;
-	}
-	tracer_detach(recording->tracer);
 }
 
 /* --- while it runs --- */
@@ -364,48 +254,6 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 
 /* --- all of it --- */
 
-/* Signals that have asked for the end so far. */
-static volatile sig_atomic_t interruptions;
-
-static void interrupted(int signal)
-{
-	(void)signal;
-	if (++interruptions > 1)
-		_exit(EXIT_INTERRUPTED);
-}
-
-/*
- * The recording has ended. The first signal asks for just that; from the second on there is no
- * patience, and what is not written yet is given up.
- */
-static void give_up_on_signal(int signals)
-{
-	struct sigaction action = {.sa_handler = interrupted};
-	struct signalfd_siginfo info;
-	sigset_t set;
-
-	while (read(signals, &info, sizeof(info)) == sizeof(info))
-		interruptions = 1;
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-	sigemptyset(&set);
-	sigprocmask(SIG_SETMASK, &set, NULL);
-}
-
-static int open_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 /* Everything up to the first recorded allocation. *command is held until here, and let go. */
 static int start(struct recording *recording, pid_t *command)
 {
@@ -427,17 +275,6 @@ static int start(struct recording *recording, pid_t *command)
 	return EXIT_OK;
 }
 
-/* Each mapped file is held open, so there may be many; a command must not inherit the limit. */
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static int run(struct recording *recording, struct watch *watch, int signals)
 {
 	const struct settings *settings = recording->settings;
@@ -446,7 +283,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 
 	if (settings->command)
 		code = command_start(recording, &command);
-	raise_file_limit();
+	session_raise_file_limit();
 	if (!settings->command)
 		code = targets_open(recording);
 	if (code == EXIT_OK)
@@ -460,10 +297,10 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	}
 	recording->end_reason = wait_for_end(recording, watch, signals);
 	read_usage(recording, true);
-	stop_recording(recording);
+	session_stop(recording);
 	log_progress_clear();
 	log_verbose("detached");
-	give_up_on_signal(signals);
+	session_give_up_on_signal(signals);
 	targets_follow(recording, watch);
 	if (settings->follow)
 		follow_end(recording);
@@ -483,40 +320,19 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	return code;
 }
 
-static void recording_deinit(struct recording *recording)
-{
-	tracer_free(recording->tracer);
-	names_free(recording->names);
-	vec_for_each(target, &recording->targets)
-		target_deinit(target);
-	free(recording->targets.items);
-}
-
 int record_run(const struct settings *settings)
 {
 	struct recording recording = {
 		.settings = settings,
 		.checksum_bytes = DEBUG_SEARCH_CHECKSUM_MAX,
 	};
-	CLEANUP(cleanup_fd) int signals = open_signals();
+	CLEANUP(cleanup_fd) int signals = session_open_signals();
 	struct watch *watch = NULL;
-	int code, err;
+	int code = session_open_watch(&watch);
 
-	if (!in_initial_pid_namespace()) {
-		log_error("run this in the host's pid namespace: the kernel side knows no other");
-		return EXIT_PERMISSION;
-	}
-	err = watch_open(&watch);
-	if (!err) {
+	if (code == EXIT_OK)
 		code = run(&recording, watch, signals);
-	} else if (err == -EACCES || err == -EPERM) {
-		log_error("not permitted to trace: run as root (sudo)");
-		code = EXIT_PERMISSION;
-	} else {
-		log_error("cannot watch processes by perf events: %s", strerror(-err));
-		code = EXIT_KERNEL;
-	}
 	watch_free(watch);
-	recording_deinit(&recording);
+	session_deinit(&recording);
 	return code;
 }

@@ -326,6 +326,43 @@ void targets_start(struct recording *recording, struct target_record *target)
 	tracer_enable(recording->tracer, target->slot, true);
 }
 
+static int probe(struct recording *recording, struct target_record *target)
+{
+	struct tracer *tracer = recording->tracer;
+	int err;
+
+	if (shadow_stack_forbids_returns(target->process->pid))
+		return -ENOTSUP;
+	err = targets_find_allocators(recording, target);
+	if (!err)
+		err = tracer_set_target(tracer, target->slot, target->process->pid);
+	if (!err)
+		err = tracer_map(tracer, target->slot, target->process);
+	if (!err)
+		err = targets_attach(recording, target, 0);
+	/* Whatever was read under its id was of this process, if it has not ended by now. */
+	if (!err && process_has_ended(target->process))
+		err = -ESRCH;
+	return err;
+}
+
+int targets_join(struct recording *recording, struct target_record *target)
+{
+	int err = probe(recording, target);
+
+	if (!err)
+		err = vec_push(&recording->targets, *target);
+	if (err) {
+		if (process_has_ended(target->process))
+			tracer_release(recording->tracer, target->slot);
+		else
+			tracer_withdraw(recording->tracer, target->slot);
+		return err;
+	}
+	targets_start(recording, &recording->targets.items[target->slot]);
+	return 0;
+}
+
 void targets_remap(struct recording *recording, struct target_record *target)
 {
 	size_t looked_at = target->images.count;

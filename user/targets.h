@@ -34,6 +34,13 @@ void targets_read_seen(const struct recording *recording, const struct target_re
 /* With its probes in: from now on the target is recorded. */
 void targets_start(struct recording *recording, struct target_record *target);
 
+/*
+ * A target of which only the process has been opened, and whose slot is the next one, joins a recording
+ * that runs: everything up to its first recorded allocation. It is taken over; 0, -ENOTSUP (probes would
+ * harm it), -ESRCH (it has ended) or another -errno, and then it is still the caller's, without probes.
+ */
+int targets_join(struct recording *recording, struct target_record *target);
+
 /* The kernel side learns what a target maps now, and what brought an allocator gets probes. */
 void targets_remap(struct recording *recording, struct target_record *target);
 
