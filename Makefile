@@ -38,6 +38,9 @@ TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	$(if $(shell command -v rustc 2>/dev/null),,rustc) $(if $(shell command -v node 2>/dev/null),,nodejs)
 # What `make bench` sets beside alloctrace, and lets it trace.
 BENCH_PACKAGES := g++ bpftrace heaptrack redis-tools sqlite3 libjemalloc2
+# What `make bench-symbols` names, beside what is there for the tests: libjvm.so, the largest library whose debug
+# information is in Debian's own archive.
+BENCH_SYMBOLS_PACKAGES := openjdk-17-dbg
 
 BPF_SOURCES  := bpf/alloctrace.bpf.c
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)
@@ -198,6 +201,15 @@ bench: setup
 bench-soak: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) bench-tools
 	@tools/bench.py --soak --alloctrace $(BIN) --tools $(BUILD)/bench --output $(BUILD)/bench-soak.json
+
+# Names of addresses beside llvm-symbolizer's: time, memory, and whether they are the same. The first time it builds
+# large programs, for minutes.
+.PHONY: bench-symbols
+bench-symbols: setup
+	@tools/setup.sh $(BENCH_SYMBOLS_PACKAGES)
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) tools bench-tools
+	@tools/symbols_bench.py --alloctrace $(BIN) --dump $(BUILD)/symbols_dump --spent $(BUILD)/bench/spent \
+		--keep $(BUILD)/bench --output $(BUILD)/bench-symbols.json $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: demo
 demo: setup

@@ -35,6 +35,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools", "bench"))
 import contestants  # noqa: E402  (found by the line above)
 import programs  # noqa: E402
 import soak  # noqa: E402
+from report import as_table, describe_limit, describe_machine, format_ns, format_ratio, judge_limit, say  # noqa: E402
 from setting import Missing, Setting, lib  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
 
@@ -145,10 +146,6 @@ class Workbench:
             return self.workload.measure(target), seen
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 def choose(run, wanted):
     """([contestants that can run here], {name of another: why not})."""
     found, missing = [], {}
@@ -188,17 +185,6 @@ def run_workload(run, workload, wanted, rounds):
 # --- what is printed -------------------------------------------------------------------------------
 
 
-def format_ns(ns):
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns:.3g} ns"
-
-
-def format_ratio(ratio):
-    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
-
-
 def cell(results, name):
     if name in results.missing:
         return results.missing[name]
@@ -212,14 +198,11 @@ def cell(results, name):
 
 
 def table(all_results, wanted):
-    """Lines of a table as Markdown has it, which also reads well as it is."""
     rows = [["times untraced (times the floor)", *(results.workload.name for results in all_results)]]
     for kind in contestants.CONTESTANTS:
         if not wanted or kind.name in wanted:
             rows.append([kind.title, *(cell(results, kind.name) for results in all_results)])
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    rows.insert(1, ["-" * width for width in widths])
-    return ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths)) + " |" for row in rows]
+    return as_table(rows)
 
 
 def program_times(all_results):
@@ -238,22 +221,8 @@ def judge(all_results):
         for name, base, limit in LIMITS:
             ratio = results.ratio(name, base)
             if ratio is not None:
-                what = f"{results.workload.name}: {name} / {base}"
-                found.append({"what": what, "value": ratio, "limit": limit, "holds": ratio <= limit})
+                found.append(judge_limit(f"{results.workload.name}: {name} / {base}", ratio, limit))
     return found
-
-
-def describe_machine(alloctrace):
-    cpu = re.search(r"^model name\s*:\s*(.*)$", lib.read_text("/proc/cpuinfo"), re.M)
-    version = subprocess.run([alloctrace, "-V"], capture_output=True, text=True, timeout=lib.LIMIT).stdout
-    return {
-        "alloctrace": version.split("\n")[0],
-        "kernel": os.uname().release,
-        "cpu": cpu.group(1) if cpu else os.uname().machine,
-        "cpus": os.cpu_count(),
-        "virtual_machine": bool(re.search(r"^flags\s*:.*\bhypervisor\b", lib.read_text("/proc/cpuinfo"), re.M)),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -305,8 +274,7 @@ def run_bench(run, options):
     print(f"targets waited for a CPU in {100 * waited:.0f} % of the time (not counted)")
     limits = [] if options.quick else judge(all_results)
     for limit in limits:
-        verdict = "holds" if limit["holds"] else "DOES NOT HOLD"
-        print(f"{limit['what']}: {limit['value']:.3f} (limit {limit['limit']:.2f}): {verdict}")
+        print(describe_limit(limit))
     figures = {
         "quick": options.quick,
         "waited": round(waited, 3),

@@ -227,6 +227,9 @@ class Symbols:
 # --- the rules -------------------------------------------------------------------------------------
 
 
+STUB = "stub of a linkage table: llvm-symbolizer has no names of them"
+
+
 def structor(name):
     """Constructors and destructors of one class alike: C1 and C2 may be one piece of code."""
     return re.sub(r"([CD])[0-5](?=E)", r"\1_", name)
@@ -244,9 +247,9 @@ def name_rule(symbols, address, ours, theirs, physical):
         # lost by LTO.
         if ours in held and ours not in symbols.own:
             return "symbol of the separate file: llvm-symbolizer does not read its table"
-        if symbols.is_stub(ours, address):
-            return "stub of a linkage table: llvm-symbolizer does not name them"
-        return None
+        return STUB if symbols.is_stub(ours, address) else None
+    if symbols.is_stub(ours, address) and theirs not in held:
+        return STUB  # but those of the last function with a size, or of one without
     base = without_clone(theirs)
     if base not in {without_clone(name) for name in held}:
         return None

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import shutil
 import subprocess
 import sys
 
@@ -22,11 +21,11 @@ def run(*command):
     return done.stdout
 
 
-def build_many(folder, count, copies):
-    """A large C++ program of clang's: one object with so many types, linked so many times."""
-    path = os.path.join(folder, f"many_{count}_{copies}")
+def build_many(folder, count, copies, compiler="clang++"):
+    """A large C++ program: one object with so many types, linked so many times."""
+    path = os.path.join(folder, f"{compiler}_{count}_{copies}")
     source = os.path.join(SOURCES, "inlines_many.cc")
-    compile = ("clang++", "-std=c++17", "-O2", "-g", "-c", source)
+    compile = (compiler, "-std=c++17", "-O2", "-g", "-c", source)
     run(*compile, f"-DCOUNT={count}", "-o", f"{path}.o")
     parts = []
     for copy in range(copies):
@@ -34,9 +33,16 @@ def build_many(folder, count, copies):
         run("objcopy", "--redefine-sym", f"inlines_many=inlines_many_{copy}", f"{path}.o", parts[-1])
     calls = " ".join(f"DO({copy})" for copy in range(copies))
     run(*compile, f"-DPARTS(DO)={calls}", "-o", f"{path}_main.o")
-    run("clang++", "-fuse-ld=lld", f"{path}_main.o", *parts, "-o", path)
+    run(compiler, "-fuse-ld=lld", f"{path}_main.o", *parts, "-o", path)
     for part in (*parts, f"{path}.o", f"{path}_main.o"):
         os.remove(part)
+    return path
+
+
+def build_dwz(folder, count, copies):
+    """The same of gcc, with what its units share moved to one place."""
+    path = build_many(folder, count, copies, "g++")
+    run("dwz", path)
     return path
 
 
@@ -64,7 +70,3 @@ def find_python():
 
 def find_jvm():
     return installed("/usr/lib/jvm/java-*/lib/server/libjvm.so")
-
-
-def have(tool):
-    return shutil.which(tool) is not None

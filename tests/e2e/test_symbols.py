@@ -4,6 +4,7 @@ What may differ, and why, is in tools/symbols_compare.py. Each call of a small p
 ways that change what its debug information looks like; and samples of large ones.
 """
 
+import json
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from lib import ROOT, Case
+from lib import ALLOCTRACE, ROOT, TARGETS, Case
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 
@@ -19,7 +20,8 @@ import symbols_compare as compare  # noqa: E402  (found by the line above)
 import symbols_programs as programs  # noqa: E402
 from symbols_compare import Level  # noqa: E402
 
-DUMP = os.path.join(os.environ.get("ALLOCTRACE_TARGETS", os.path.join(ROOT, "build", "targets")), "..", "symbols_dump")
+BUILD = os.path.dirname(TARGETS)
+DUMP = os.path.join(BUILD, "symbols_dump")
 UNITS = (("plain", "c"), ("main", "cc"), ("stock", "cc"))
 COMPILERS = {"gcc": "g++", "clang": "clang++"}
 
@@ -163,6 +165,24 @@ class Samples(Comparisons):
 
     def test_python(self):
         self.assert_sample_same(programs.find_python(), 0.3)
+
+
+class Bench(Case):
+    def test_both_are_measured_and_compared(self):
+        output = self.path("bench.json")
+        command = [sys.executable, os.path.join(ROOT, "tools", "symbols_bench.py"), "--quick", "--programs", "libc"]
+        tools = ["--alloctrace", ALLOCTRACE, "--dump", DUMP, "--spent", os.path.join(BUILD, "bench", "spent")]
+        print(programs.run(*command, *tools, "--count", "200", "--output", output))
+        with open(output) as file:
+            found = json.load(file)["programs"]["libc"]
+        for name in ("alloctrace", "llvm-symbolizer"):
+            self.assertGreater(found["cpu_ns"][name][0], 0)
+            self.assertGreater(found["memory_kib"][name][0], 4096)
+        self.assertGreater(found["second_look"], 0)
+        self.assertLess(found["second_look"], 1)
+        answers = found["answers"]
+        self.assertEqual(answers["compared"], 200)
+        self.assertEqual(answers["unexplained"], [])
 
 
 class Rules(unittest.TestCase):
