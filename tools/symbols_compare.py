@@ -183,6 +183,11 @@ class Symbols:
             self.read(self.debug)
         self.stubs = self.read_stubs(path)
         self.starts = sorted(self.names)
+        sections = code_sections(path)
+        for start, following in zip(self.starts, [*self.starts[1:], None]):
+            if self.ends[start] == start:  # without a size: up to the next one, or the end of the section
+                ends = [at + size for at, _, size in sections if at <= start < at + size]
+                self.ends[start] = min([*ends, following] if following else ends, default=start)
         self.longest = max((end - start for start, end in self.ends.items()), default=0)
 
     def read(self, path):
@@ -205,7 +210,8 @@ class Symbols:
         """{address: name} of the procedure linkage table, as objdump has it."""
         sections = [f"--section={name}" for name in (".plt", ".plt.sec", ".plt.got")]
         text = subprocess.run(["objdump", "-d", *sections, path], capture_output=True, text=True, timeout=LIMIT).stdout
-        return {int(at, 16): name for at, name in re.findall(r"^([0-9a-f]+) <([^>]+@plt)>:", text, re.M)}
+        stubs = re.findall(r"^([0-9a-f]+) <([^>]+)@plt>:", text, re.M)
+        return {int(at, 16): f"{without_version(name)}@plt" for at, name in stubs}
 
     def is_stub(self, name, address):
         return any(self.stubs.get(at) == name for at in range(address - 15, address + 1))
@@ -248,8 +254,8 @@ def name_rule(symbols, address, ours, theirs, physical):
         if ours in held and ours not in symbols.own:
             return "symbol of the separate file: llvm-symbolizer does not read its table"
         return STUB if symbols.is_stub(ours, address) else None
-    if symbols.is_stub(ours, address) and theirs not in held:
-        return STUB  # but those of the last function with a size, or of one without
+    if symbols.is_stub(ours, address):
+        return STUB  # but, for one without a size, that of a function of another section
     base = without_clone(theirs)
     if base not in {without_clone(name) for name in held}:
         return None
@@ -261,6 +267,9 @@ def name_rule(symbols, address, ours, theirs, physical):
         return "alias: both symbols begin at the same address"
     if structor(ours) == structor(base):
         return "constructor: DWARF and symbol have different ones for the same code"
+    if base != theirs and ours.startswith("_Z") and base.startswith("_Z"):
+        # gcc makes one of two parts, and leaves it the debug information of one and the symbol of the other.
+        return "folded parts: DWARF and symbol name different functions of the same code"
     return None
 
 
@@ -276,16 +285,19 @@ def file_rule(symbols, ours, theirs):
     return None
 
 
-CLAIMS = ("clone", "constructor", "mapped root", "no function")  # of the rules: what gdb is asked about
+CLAIMS = ("clone", "constructor", "folded parts", "mapped root", "no function")  # of the rules: what gdb is asked about
 
 
 def explain(symbols, address, ours, theirs):
     """The rules by which two answers differ, empty where they do not; None where no rule explains it."""
     if ours == theirs:
         return []
-    if len(ours) == len(theirs) == 1 and ours[0] == (UNKNOWN, UNKNOWN, 0) and theirs[0].function == UNKNOWN:
+    if ours == [(UNKNOWN, UNKNOWN, 0)] and not symbols.at(address) and len(theirs) == 1:
         # Padding, mostly: a line table goes on to the next function. Nothing is ever called there.
-        return None if symbols.at(address) else ["no function: llvm-symbolizer shows the line before it"]
+        if theirs[0].function == UNKNOWN:
+            return ["no function: llvm-symbolizer shows the line before it"]
+        if theirs[0].line == 0:
+            return ["no function: llvm-symbolizer shows a symbol without a size, of the section before"]
     if len(ours) != len(theirs):
         return None
     rules = []
@@ -300,13 +312,14 @@ def explain(symbols, address, ours, theirs):
 def same_function(ours, names):
     """Is it one of gdb's names? Where DWARF has no linkage name, it makes one up of the name and the types."""
     readable = re.sub(r"\.cold$", "", run(["c++filt", "-i", ours]).strip())
-    return any(name and (name == ours or name.split("(")[0] in (ours, readable.split("(")[0])) for name in names)
+    plain = re.compile(rf"(^|::){re.escape(ours)}(\(|$)")  # extern "C" in a namespace
+    return any(name and (plain.search(name) or name.split("(")[0] == readable.split("(")[0]) for name in names)
 
 
 def gdb_agrees(rule, ours, answer):
     """Does gdb say what we claim by a rule? None: it does not speak of it."""
     names, file, _ = answer
-    if rule.startswith(("clone", "constructor")):
+    if rule.startswith(("clone", "constructor", "folded parts")):
         return bool(names) and same_function(ours[-1].function, names[-1])
     if rule.startswith("mapped root"):
         # Of several rows at one address it may take another one.

@@ -27,15 +27,11 @@ def build_many(folder, count, copies, compiler="clang++"):
     source = os.path.join(SOURCES, "inlines_many.cc")
     compile = (compiler, "-std=c++17", "-O2", "-g", "-c", source)
     run(*compile, f"-DCOUNT={count}", "-o", f"{path}.o")
-    parts = []
-    for copy in range(copies):
-        parts.append(f"{path}_{copy}.o")
-        run("objcopy", "--redefine-sym", f"inlines_many=inlines_many_{copy}", f"{path}.o", parts[-1])
-    calls = " ".join(f"DO({copy})" for copy in range(copies))
-    run(*compile, f"-DPARTS(DO)={calls}", "-o", f"{path}_main.o")
-    run(compiler, "-fuse-ld=lld", f"{path}_main.o", *parts, "-o", path)
-    for part in (*parts, f"{path}.o", f"{path}_main.o"):
-        os.remove(part)
+    run("objcopy", "--localize-symbol=inlines_many", f"{path}.o")
+    run(*compile, "-DMAIN", "-o", f"{path}_main.o")
+    run(compiler, "-fuse-ld=lld", f"{path}_main.o", *[f"{path}.o"] * copies, "-o", path)
+    os.remove(f"{path}.o")
+    os.remove(f"{path}_main.o")
     return path
 
 

@@ -16,15 +16,14 @@
 #include "symbol/debuginfo.h"
 #include "symbol/die_ranges.h"
 #include "symbol/interval_map.h"
+#include "symbol/line_table.h"
 #include "symbol/split_unit.h"
 #include "util/cleanup.h"
+#include "util/hash_index.h"
 #include "util/vec.h"
 
 #include <dwarf.h>
 #include <errno.h>
-#include <limits.h>
-#include <search.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,10 +54,18 @@ struct intervals {
 	size_t count, capacity;
 };
 
-/* A path that the DWARF states relative to the folder of the compilation. */
-struct path {
-	const char *folder, *file; /* borrowed from the Dwarf, compared as addresses */
-	char *joined;		   /* owned */
+/* Line tables by their offset in .debug_line: units may share one. */
+struct lines {
+	struct {
+		struct lines_at {
+			uint64_t offset;
+			struct line_table *table; /* owned; NULL: not to be read */
+		} * items;			  /* owned */
+		size_t count, capacity;
+	} tables;
+	struct hash_index by_offset;
+	struct line_sections sections;
+	uint64_t left; /* bytes that may still be read: not more than there are */
 };
 
 struct dwarf_index {
@@ -70,8 +77,7 @@ struct dwarf_index {
 	} units;
 	struct interval_map map; /* values: indices of units */
 	uint32_t dies, ranges;	 /* spent of the limits */
-	void *paths;		 /* tsearch() tree of struct path, owned */
-	const Elf_Data *lines;	 /* .debug_line; borrowed from dwarf's Elf; NULL: none */
+	struct lines lines;
 	struct range_sections sections;
 	struct split_files *split; /* owned */
 	struct dwarf_split_counts split_counts;
@@ -390,7 +396,13 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_
 		return -ENOMEM;
 	index->dwarf = dwarf;
 	index->image = image;
-	index->lines = debuginfo_section(dwarf_getelf(dwarf), ".debug_line");
+	index->lines.sections = (struct line_sections){
+		.line = debuginfo_section(dwarf_getelf(dwarf), ".debug_line"),
+		.line_str = debuginfo_section(dwarf_getelf(dwarf), ".debug_line_str"),
+		.str = debuginfo_section(dwarf_getelf(dwarf), ".debug_str"),
+	};
+	if (index->lines.sections.line)
+		index->lines.left = index->lines.sections.line->d_size;
 	range_sections_find(dwarf_getelf(dwarf), &index->sections);
 	err = split_files_new(image, search, &index->split);
 	if (!err)
@@ -403,19 +415,15 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_
 	return 0;
 }
 
-static void free_path(void *node)
-{
-	struct path *path = node;
-
-	free(path->joined);
-	free(path);
-}
-
 void dwarf_index_free(struct dwarf_index *index)
 {
 	if (!index)
 		return;
-	tdestroy(index->paths, free_path);
+	vec_for_each(lines, &index->lines.tables) {
+		line_table_free(lines->table);
+	}
+	free(index->lines.tables.items);
+	hash_index_deinit(&index->lines.by_offset);
 	vec_for_each(unit, &index->units) {
 		interval_map_deinit(&unit->map);
 		free(unit->functions.items);
@@ -428,7 +436,7 @@ void dwarf_index_free(struct dwarf_index *index)
 
 bool dwarf_index_has_lines(const struct dwarf_index *index)
 {
-	return index->lines && index->lines->d_size > 0;
+	return index->lines.sections.line && index->lines.sections.line->d_size > 0;
 }
 
 struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *index)
@@ -438,115 +446,87 @@ struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *ind
 
 /* --- one address --- */
 
-/* Keeps libdw from decoding a line program that would take gigabytes. */
-static bool lines_are_decent(const struct dwarf_index *index, Dwarf_Die *unit)
+static bool has_offset(const void *owner, uint32_t index, const void *key)
 {
+	const struct lines *lines = owner;
+
+	return lines->tables.items[index].offset == *(const uint64_t *)key;
+}
+
+/* Reads a table for the first time. *out: NULL where that is not to be. 0 or -ENOMEM. */
+static int read_lines(struct lines *lines, uint64_t offset, const char *folder,
+		      struct line_table **out)
+{
+	uint64_t size = line_table_size(&lines->sections, offset);
+	int err;
+
+	*out = NULL;
+	/* Those of a hostile file overlap. */
+	if (!size || size > lines->left)
+		return 0;
+	lines->left -= size;
+	err = line_table_new(&lines->sections, offset, folder, out);
+	return err == -ENOMEM ? err : 0;
+}
+
+/* The line table of a unit, NULL for none. 0 or -ENOMEM. */
+static int find_lines(struct dwarf_index *index, struct unit *unit, struct line_table **out)
+{
+	struct lines *lines = &index->lines;
+	struct lines_at found;
 	Dwarf_Attribute attr;
 	Dwarf_Word offset;
-	uint32_t length;
+	uint64_t hash;
+	uint32_t number;
+	int err;
 
-	if (!dwarf_index_has_lines(index) || !index->lines->d_buf ||
-	    !dwarf_attr(unit, DW_AT_stmt_list, &attr) || dwarf_formudata(&attr, &offset))
-		return false;
-	if (index->lines->d_size < sizeof(length) || offset > index->lines->d_size - sizeof(length))
-		return false;
-	memcpy(&length, (const uint8_t *)index->lines->d_buf + offset, sizeof(length));
-	/* 64-bit DWARF begins with ~0: it is there for sections over 4 GiB, and not decent here. */
-	return length <= DWARF_LINE_BYTES_MAX;
-}
-
-static int compare_paths(const void *a, const void *b)
-{
-	const struct path *x = a, *y = b;
-
-	if (x->folder != y->folder)
-		return (uintptr_t)x->folder < (uintptr_t)y->folder ? -1 : 1;
-	return ((uintptr_t)x->file > (uintptr_t)y->file) -
-	       ((uintptr_t)x->file < (uintptr_t)y->file);
-}
-
-/*
- * Relative paths begin at the unit's DW_AT_comp_dir, if that is absolute. If not, the build has
- * mapped away the root of its sources, from all paths: they begin there as well, as the folder does.
- * But for those that were stated relative to the folder, and so are not touched by the mapping: a
- * path that leads out of it ("../sysdeps/x.c") is such a one; and where the root has become ".", all
- * that do not begin with that.
- */
-static bool begins_in_folder(const char *file, const char *folder)
-{
-	if (folder[0] == '/' || !strncmp(file, "../", 3))
-		return true;
-	return folder[0] == '.' && folder[1] == '/' && strncmp(file, "./", 2) != 0;
-}
-
-static const char *full_path(struct dwarf_index *index, Dwarf_Die *unit, const char *file)
-{
-	Dwarf_Attribute attr;
-	struct path *path, key = {.file = file};
-	struct path **found;
-
-	if (strnlen(file, PATH_MAX) >= PATH_MAX)
-		return "";
-	if (file[0] == '/')
-		return file;
-	key.folder = dwarf_formstring(dwarf_attr(unit, DW_AT_comp_dir, &attr));
-	if (!key.folder || !begins_in_folder(file, key.folder))
-		return file;
-	found = tfind(&key, &index->paths, compare_paths);
-	if (found)
-		return (*found)->joined;
-	if (strnlen(key.folder, PATH_MAX) + strnlen(file, PATH_MAX) >= PATH_MAX)
-		return file;
-	path = calloc(1, sizeof(*path));
-	if (!path)
-		return file;
-	*path = key;
-	if (asprintf(&path->joined, "%s/%s", key.folder, file) < 0) {
-		free(path);
-		return file;
+	*out = NULL;
+	if (dwarf_formudata(dwarf_attr(&unit->die, DW_AT_stmt_list, &attr), &offset))
+		return 0;
+	found = (struct lines_at){.offset = offset};
+	hash = hash_bytes(HASH_START, &found.offset, sizeof(found.offset));
+	if (hash_index_find(&lines->by_offset, hash, has_offset, lines, &found.offset, &number)) {
+		*out = lines->tables.items[number].table;
+		return 0;
 	}
-	if (!tsearch(path, &index->paths, compare_paths)) {
-		free_path(path);
-		return file;
+	err = hash_index_reserve(&lines->by_offset);
+	if (err)
+		return err;
+	err = read_lines(lines, offset,
+			 dwarf_formstring(dwarf_attr(&unit->die, DW_AT_comp_dir, &attr)),
+			 &found.table);
+	if (err)
+		return err;
+	err = vec_push(&lines->tables, found);
+	if (err) {
+		line_table_free(found.table);
+		return err;
 	}
-	return path->joined;
+	hash_index_add(&lines->by_offset, hash, (uint32_t)(lines->tables.count - 1));
+	*out = found.table;
+	return 0;
 }
 
-static void set_line(struct dwarf_index *index, Dwarf_Die *unit, uint64_t vaddr,
-		     struct dwarf_frame *frame)
+static void set_line(struct line_table *lines, uint64_t vaddr, struct dwarf_frame *frame)
 {
-	Dwarf_Line *row = NULL;
-	const char *file;
-	int line = 0;
+	uint64_t file;
+	uint32_t line;
 
-	if (lines_are_decent(index, unit))
-		row = dwarf_getsrc_die(unit, vaddr);
-	if (!row)
+	if (!lines || !line_table_find(lines, vaddr, &file, &line))
 		return;
-	file = dwarf_linesrc(row, NULL, NULL);
-	dwarf_lineno(row, &line);
-	frame->file = file ? full_path(index, unit, file) : "";
-	frame->line = frame->file[0] && line > 0 ? (uint32_t)line : 0;
+	frame->file = line_table_path(lines, file);
+	frame->line = frame->file[0] ? line : 0;
 }
 
 /* Where an inlined call stands in the function around it. */
-static void set_call_line(struct dwarf_index *index, Dwarf_Die *unit, Dwarf_Die *inlined,
-			  struct dwarf_frame *frame)
+static void set_call_line(struct line_table *lines, Dwarf_Die *inlined, struct dwarf_frame *frame)
 {
-	Dwarf_Word file_number, line;
+	Dwarf_Word file, line;
 	Dwarf_Attribute attr;
-	Dwarf_Files *files;
-	const char *file;
-	size_t count;
 
-	if (dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attr), &file_number))
+	if (!lines || dwarf_formudata(dwarf_attr(inlined, DW_AT_call_file, &attr), &file))
 		return;
-	if (!lines_are_decent(index, unit) || dwarf_getsrcfiles(unit, &files, &count))
-		return;
-	file = file_number < count ? dwarf_filesrc(files, file_number, NULL, NULL) : NULL;
-	if (!file)
-		return;
-	frame->file = full_path(index, unit, file);
+	frame->file = line_table_path(lines, file);
 	if (frame->file[0] &&
 	    !dwarf_formudata(dwarf_attr(inlined, DW_AT_call_line, &attr), &line) &&
 	    line <= INT32_MAX)
@@ -589,8 +569,9 @@ static uint64_t entry_of(Dwarf_Die *die)
 int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
 		       size_t max)
 {
-	uint32_t number;
+	struct line_table *lines;
 	struct unit *unit;
+	uint32_t number;
 	size_t count = 0;
 	int err;
 
@@ -598,10 +579,12 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 		return 0;
 	unit = &index->units.items[number];
 	err = index_unit_lazily(index, unit);
+	if (!err)
+		err = find_lines(index, unit, &lines);
 	if (err)
 		return err;
 	frames[0] = (struct dwarf_frame){.file = "", .physical = true};
-	set_line(index, &unit->die, vaddr, &frames[0]);
+	set_line(lines, vaddr, &frames[0]);
 	if (!interval_map_find(&unit->map, vaddr, &number))
 		return 1;
 	for (;;) {
@@ -619,6 +602,6 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 		if (number == NO_FUNCTION || count == max)
 			return (int)count;
 		frames[count] = (struct dwarf_frame){.file = ""};
-		set_call_line(index, &unit->die, &die, &frames[count]);
+		set_call_line(lines, &die, &frames[count]);
 	}
 }

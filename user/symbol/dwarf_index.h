@@ -18,8 +18,6 @@
 #define DWARF_RANGES_MAX                                                                           \
 	(32u << 20)	    /* of units and functions: bounds memory, 56 bytes each at most */
 #define DWARF_DEPTH_MAX 512 /* of nested scopes; deeper ones belong to the one above */
-/* Of one unit's line program. libdw makes a row of about 80 bytes of at least one byte. */
-#define DWARF_LINE_BYTES_MAX (32u << 20)
 
 struct dwarf_index;
 

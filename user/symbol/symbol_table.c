@@ -15,6 +15,8 @@
 
 /* Names are copied, and many symbols of a hostile file may share one long name. */
 #define NAME_BYTES_MAX (512u << 20)
+/* Names of one function that are looked at. libc has 12 of one; a hostile file may have millions. */
+#define ALIASES_MAX 64
 
 struct symbol {
 	uint64_t low, high;
@@ -279,12 +281,37 @@ const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr)
 	return table->names.items + table->symbols.items[index].name;
 }
 
-const char *symbol_table_find_start(const struct symbol_table *table, uint64_t vaddr)
+/* Is it one of the first ALIASES_MAX names of what begins at an address? */
+static bool has_name(const struct symbol_table *table, uint64_t vaddr, const char *name)
+{
+	size_t low = 0, high = table->symbols.count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (table->symbols.items[middle].low < vaddr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (size_t i = low; i < table->symbols.count && i - low < ALIASES_MAX; i++) {
+		const struct symbol *symbol = &table->symbols.items[i];
+
+		if (symbol->low != vaddr)
+			return false;
+		if (!strcmp(table->names.items + symbol->name, name))
+			return true;
+	}
+	return false;
+}
+
+const char *symbol_table_usual_name(const struct symbol_table *table, uint64_t vaddr,
+				    const char *name)
 {
 	uint32_t index;
 
 	if (!interval_map_find(&table->map, vaddr, &index) ||
-	    table->symbols.items[index].low != vaddr)
+	    table->symbols.items[index].low != vaddr || !has_name(table, vaddr, name))
 		return NULL;
 	return table->names.items + table->symbols.items[index].name;
 }

@@ -24,8 +24,12 @@ void symbol_table_free(struct symbol_table *table);
 /* The name at a link-time address, valid as long as the table; NULL: none. */
 const char *symbol_table_find(const struct symbol_table *table, uint64_t vaddr);
 
-/* The same, but only if that symbol begins there. */
-const char *symbol_table_find_start(const struct symbol_table *table, uint64_t vaddr);
+/*
+ * Of a function that begins at an address and has the name `name` there: the one that is shown of all
+ * it has there. NULL: no symbol of that name begins there.
+ */
+const char *symbol_table_usual_name(const struct symbol_table *table, uint64_t vaddr,
+				    const char *name);
 
 /* Of function symbols. */
 size_t symbol_table_count(const struct symbol_table *table);

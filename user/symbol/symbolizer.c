@@ -156,25 +156,19 @@ static void set_names(const struct symbolizer *symbolizer, const char *raw,
 		frame->name = demangler_name(symbolizer->demangler, raw);
 }
 
-static bool is_mangled(const char *name)
+/* C has names that begin so as well. */
+static bool is_mangled(const struct symbolizer *symbolizer, const char *name)
 {
-	return !strncmp(name, "_Z", 2) || !strncmp(name, "_R", 2);
-}
-
-/* Is it that name with what the compiler adds for a clone or a part: "grow.isra.0", "grow.cold"? */
-static bool is_clone(const char *symbol, const char *name)
-{
-	size_t length = strlen(name);
-
-	return !strncmp(symbol, name, length) && symbol[length] == '.';
+	return (!strncmp(name, "_Z", 2) || !strncmp(name, "_R", 2)) &&
+	       demangler_name(symbolizer->demangler, name) != name;
 }
 
 /*
  * The name of a level as it is in the binary, NULL: none. symbol: what the symbol tables have at the
  * address, or NULL.
  */
-static const char *raw_name(const struct source *source, const struct dwarf_frame *level,
-			    const char *symbol)
+static const char *raw_name(const struct symbolizer *symbolizer, const struct source *source,
+			    const struct dwarf_frame *level, const char *symbol)
 {
 	const char *raw = level->linkage_name ? level->linkage_name : level->name, *alias;
 
@@ -182,15 +176,17 @@ static const char *raw_name(const struct source *source, const struct dwarf_fram
 		return raw;
 	/* Methods of local classes and lambdas have a bare name only ("operator()"); the symbol
 	 * says whose. */
-	if (!raw || (!level->linkage_name && symbol && is_mangled(symbol)))
+	if (!raw || (!level->linkage_name && symbol && is_mangled(symbolizer, symbol)))
 		return symbol ? symbol : raw;
 	/*
 	 * Of a C function with several names DWARF has the one that its author chose for inside
 	 * ("__libc_malloc", "__GI___setttyent"), the symbol table also the one that is called. So
 	 * it is the same with debug information and without.
 	 */
-	alias = is_mangled(raw) ? NULL : symbol_table_find_start(source->table, level->entry);
-	return alias && !is_mangled(alias) && !is_clone(alias, raw) ? alias : raw;
+	alias = is_mangled(symbolizer, raw)
+			? NULL
+			: symbol_table_usual_name(source->table, level->entry, raw);
+	return alias && !is_mangled(symbolizer, alias) ? alias : raw;
 }
 
 /* All levels at an address, in symbolizer->frames. Their number, or -ENOMEM. */
@@ -214,7 +210,7 @@ static int look_up(struct symbolizer *symbolizer, struct source *source, uint64_
 		return 0;
 	for (int i = 0; i < count; i++) {
 		const struct dwarf_frame *level = &levels[i];
-		const char *raw = raw_name(source, level, symbol);
+		const char *raw = raw_name(symbolizer, source, level, symbol);
 
 		symbolizer->frames[i] = (struct symbol_frame){
 			.file = level->file,
