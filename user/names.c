@@ -27,23 +27,11 @@ struct names {
 
 /* --- what is told on the way --- */
 
-static char *escaped(const char *text)
-{
-	char *copy = NULL;
-	size_t size;
-	FILE *to = open_memstream(&copy, &size);
-
-	if (!to)
-		return NULL;
-	text_escape(to, text);
-	return fclose(to) ? NULL : copy;
-}
-
 static void say_looked(void *context, const struct image *image, const char *where, bool in_target,
 		       const char *outcome)
 {
-	CLEANUP(cleanup_free) char *path = escaped(image->path);
-	CLEANUP(cleanup_free) char *place = escaped(where);
+	CLEANUP(cleanup_free) char *path = text_escaped(image->path);
+	CLEANUP(cleanup_free) char *place = text_escaped(where);
 
 	(void)context;
 	if (path && place)
@@ -61,7 +49,7 @@ static bool is_interrupted(void)
 
 static bool say_progress(const char *name, uint64_t bytes, uint64_t of)
 {
-	CLEANUP(cleanup_free) char *text = escaped(name);
+	CLEANUP(cleanup_free) char *text = text_escaped(name);
 	char done[UNITS_TEXT_MAX], all[UNITS_TEXT_MAX];
 
 	if (of)

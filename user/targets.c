@@ -1,9 +1,11 @@
 #include "targets.h"
 
 #include "binary/minidebug.h"
+#include "output/text.h"
 #include "symbol/debug_search.h"
 #include "target/memory.h"
 #include "target/shadow_stack.h"
+#include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/vec.h"
 
@@ -131,6 +133,23 @@ static const struct probed_image *find_known(const struct recording *recording,
 	return NULL;
 }
 
+static void say_not_searched(const struct probed_image *item)
+{
+	CLEANUP(cleanup_free) char *path = text_escaped(item->image->path);
+
+	if (path)
+		log_verbose("%s: not searched for an allocator: %s", path,
+			    strerror(-item->search_error));
+}
+
+static void say_probed(const struct process *process, const struct image *image)
+{
+	CLEANUP(cleanup_free) char *path = text_escaped(image->path);
+
+	if (path)
+		log_verbose("process %d: probes in %s", process->pid, path);
+}
+
 /* Looks at one image, of which item says nothing yet. 0 or -ENOMEM. */
 static int look_at(struct recording *recording, struct probed_image *item)
 {
@@ -146,8 +165,7 @@ static int look_at(struct recording *recording, struct probed_image *item)
 	err = find_allocator(recording, item->image, &item->allocator);
 	item->search_error = err == -ENOENT ? 0 : err;
 	if (item->search_error && err != -ENOMEM)
-		log_verbose("%s: not searched for an allocator: %s", item->image->path,
-			    strerror(-err));
+		say_not_searched(item);
 	if (err == -ENOMEM || allocator_find_unwinder(item->image, &item->unwinder) == -ENOMEM)
 		return -ENOMEM;
 	return 0;
@@ -265,7 +283,7 @@ int targets_attach(struct recording *recording, struct target_record *target, si
 				    item->allocator, item->throwing);
 		if (err)
 			break;
-		log_verbose("process %d: probes in %s", target->process->pid, item->image->path);
+		say_probed(target->process, item->image);
 	}
 	return err;
 }

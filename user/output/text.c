@@ -3,6 +3,7 @@
 #include "util/utf8.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 
 void text_escape(FILE *to, const char *string)
 {
@@ -27,4 +28,20 @@ void text_escape_also(FILE *to, const char *string, char special)
 			fprintf(to, "\\x%02X", (unsigned char)string[i]);
 		string += length;
 	}
+}
+
+char *text_escaped(const char *string)
+{
+	char *copy = NULL;
+	size_t size;
+	FILE *to = open_memstream(&copy, &size);
+
+	if (!to)
+		return NULL;
+	text_escape(to, string);
+	if (fclose(to)) {
+		free(copy);
+		return NULL;
+	}
+	return copy;
 }

@@ -23,6 +23,9 @@ int folded_write(const struct profile *profile, FILE *to);
  */
 void text_escape(FILE *to, const char *string);
 
+/* The same as a copy, to be freed; NULL: no memory. */
+char *text_escaped(const char *string);
+
 /* Escapes one ASCII character more, which means something where the string is written. */
 void text_escape_also(FILE *to, const char *string, char special);
 
