@@ -205,9 +205,13 @@ class Containers(Case):
         self.assert_nothing_lost(profile)
 
     def looks(self, stderr, image="/bin/boxed"):
-        """[(place, is it in the container, what came of it)] of one image, from -v."""
+        """[(place, is it in the container, what came of it)] of one image, without itself, from -v."""
         found = re.findall(r"^alloctrace: debug information of (.*?): (.*?)( \(in its root\))?: (.*)$", stderr, re.M)
-        return [(place, bool(inside), outcome) for path, place, inside, outcome in found if path.endswith(image)]
+        return [
+            (place, bool(inside), outcome)
+            for path, place, inside, outcome in found
+            if path.endswith(image) and place != "the file itself"
+        ]
 
 
 class Names(Containers):

@@ -68,10 +68,16 @@ static bool place_at(const struct look *look, size_t index, struct place *place)
 	return true;
 }
 
+void debug_search_tell(const struct debug_search *search, const struct image *image,
+		       const char *where, bool in_target, const char *outcome)
+{
+	if (search->looked)
+		search->looked(search->context, image, where, in_target, outcome);
+}
+
 static void tell(const struct look *look, const char *where, bool in_target, const char *outcome)
 {
-	if (look->search->looked)
-		look->search->looked(look->search->context, look->image, where, in_target, outcome);
+	debug_search_tell(look->search, look->image, where, in_target, outcome);
 }
 
 static const char *failure_text(int err)

@@ -26,13 +26,17 @@ struct debug_search {
 	struct downloads *server; /* NULL: nothing is downloaded */
 	uint64_t *checksum_bytes; /* that may still be read, from DEBUG_SEARCH_CHECKSUM_MAX down */
 	/*
-	 * Told each place that was looked at for image. in_target: where is a path of the target's
-	 * root. Both texts may hold hostile bytes.
+	 * Told each place that was looked at for image, the file itself first. in_target: where is a
+	 * path of the target's root. where may hold hostile bytes.
 	 */
 	void (*looked)(void *context, const struct image *image, const char *where, bool in_target,
 		       const char *outcome);
 	void *context;
 };
+
+/* Tells one place, if anybody is to be told. */
+void debug_search_tell(const struct debug_search *search, const struct image *image,
+		       const char *where, bool in_target, const char *outcome);
 
 /*
  * The separate file of image, which need not have DWARF: its symbol table may be all that there is.

@@ -82,12 +82,15 @@ static int survey_section(const struct image_section_info *section, void *contex
 	return 0;
 }
 
-static bool has_usable_dwarf(const struct image *image)
+/* NULL: it has DWARF that can be used. */
+static const char *why_no_dwarf(const struct image *image)
 {
 	struct survey survey = {.half = DEBUGINFO_PLAIN};
 
 	image_for_each_section(image, survey_section, &survey);
-	return survey.has_dwarf && survey.bytes <= DEBUGINFO_BYTES_MAX;
+	if (!survey.has_dwarf)
+		return "none";
+	return survey.bytes > DEBUGINFO_BYTES_MAX ? "too much to be read" : NULL;
 }
 
 /* --- libdw --- */
@@ -322,10 +325,32 @@ static int is_symtab(const struct image_section_info *section, void *context)
 }
 
 /* What a stripped image carries with it is less than a separate file, and more than nothing. */
-static void open_carried(struct debuginfo *debuginfo, const struct image *image)
+static void open_carried(struct debuginfo *debuginfo, const struct image *image,
+			 const struct debug_search *search)
 {
-	if (!debuginfo->separate && !image_for_each_section(image, is_symtab, NULL))
-		minidebug_open(image, &debuginfo->separate);
+	int err;
+
+	if (debuginfo->separate || image_for_each_section(image, is_symtab, NULL))
+		return;
+	err = minidebug_open(image, &debuginfo->separate);
+	if (err != -ENOENT)
+		debug_search_tell(search, image, ".gnu_debugdata", false, err ? "broken" : "found");
+}
+
+/* Opens a separate file, where there is one. False: there is no DWARF to be used in it. */
+static bool open_separate(struct debuginfo *debuginfo, const struct image *image,
+			  const struct debug_search *search)
+{
+	const char *why_not;
+
+	debuginfo->separate = debug_search_find(search, image);
+	open_carried(debuginfo, image, search);
+	if (!debuginfo->separate)
+		return false;
+	why_not = why_no_dwarf(debuginfo->separate);
+	if (why_not)
+		debug_search_tell(search, image, "lines in what was found", false, why_not);
+	return !why_not;
 }
 
 int debuginfo_open(const struct image *image, const struct debug_search *search,
@@ -333,19 +358,24 @@ int debuginfo_open(const struct image *image, const struct debug_search *search,
 {
 	struct debuginfo *debuginfo = calloc(1, sizeof(*debuginfo));
 	const struct image *from = image;
+	const char *why_not;
 
 	if (!debuginfo)
 		return -ENOMEM;
 	*out = debuginfo;
-	if (!has_usable_dwarf(image)) {
-		debuginfo->separate = debug_search_find(search, image);
-		open_carried(debuginfo, image);
-		from = debuginfo->separate;
-		if (!from || !has_usable_dwarf(from))
+	why_not = why_no_dwarf(image);
+	debug_search_tell(search, image, "the file itself", false, why_not ? why_not : "found");
+	if (why_not) {
+		if (!open_separate(debuginfo, image, search))
 			return 0;
+		from = debuginfo->separate;
 	}
-	if (!debuginfo_file_open(&debuginfo->main, from, DEBUGINFO_PLAIN, DEBUGINFO_BYTES_MAX) ||
-	    !open_extra(debuginfo, from, search)) {
+	if (!debuginfo_file_open(&debuginfo->main, from, DEBUGINFO_PLAIN, DEBUGINFO_BYTES_MAX)) {
+		debug_search_tell(search, image, "lines in what was found", false, "broken");
+		debuginfo_file_close(&debuginfo->main);
+	} else if (!open_extra(debuginfo, from, search)) {
+		debug_search_tell(search, image, "what it says to be in another file", false,
+				  "not to be had: its lines are not used");
 		debuginfo_file_close(&debuginfo->main);
 		debuginfo_file_close(&debuginfo->extra);
 	}
