@@ -5,6 +5,7 @@ traced in them is built several times (tests/targets/boxed.c): with the same cod
 with other names in the debug information. So names tell which file they were read from.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -17,7 +18,7 @@ import subprocess
 import threading
 import unittest
 
-from lib import ALLOCTRACE, OK, ROOT, TARGETS, Case, Profile, Target, read_bytes, read_text
+from lib import ALLOCTRACE, OK, ROOT, TARGETS, Case, Profile, Target, read_bytes, read_text, text_mappings, wait_for
 
 FLAGS = [
     "-std=gnu11", "-O2", "-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-builtin", "-pthread",
@@ -125,6 +126,17 @@ class Containers(Case):
     def build(self, flavour, build_id=None, **options):
         return Build(self.folder, flavour, build_id, **options)
 
+    def find_boxed(self, tracer):
+        """The process that a tracer has started, or its child, when it has become boxed."""
+        children = [tracer.pid]
+        while children:
+            pid = children.pop()
+            with contextlib.suppress(OSError):
+                if read_text(f"/proc/{pid}/comm") == "boxed\n":
+                    return pid
+                children += map(int, read_text(f"/proc/{pid}/task/{pid}/children").split())
+        return None
+
     def start_tracer(self, targets, *options, host=None):
         """host: a folder that is /usr/lib/debug for the tracer."""
         pids = ",".join(str(target.pid) for target in targets)
@@ -156,6 +168,16 @@ class Containers(Case):
         os.makedirs(os.path.dirname(path))
         shutil.copy(build.debug, path)
         return folder
+
+    def wait_known(self, tracer, pid):
+        """Until the files of the program that a process has executed are known."""
+
+        def known():
+            said = tracer.stderr.rpartition(f"process {pid}: executes another program\n")
+            places = re.findall(rf"process {pid}: code at (\d+) places", said[2])
+            return said[1] and places and int(places[-1]) > len(text_mappings(pid))
+
+        tracer.wait_until(known, f"the mappings of {pid} to be known")
 
     def load(self, tracer, target, library):
         """Until the library's code is known."""
@@ -242,6 +264,33 @@ class Names(Containers):
         self.assertEqual([name for name in os.listdir(self.folder) if name.endswith(".pb.gz")], [f"{target.pid}.pb.gz"])
         self.assertRegex(tracer.stdout, rf"(?m)^alloctrace \S+ [^\n]*, pid {target.pid}, ")
         self.assertEqual({sample.labels["pid"] for sample in self.profile(target).samples}, {str(target.pid)})
+
+    def test_command_that_goes_into_a_container(self):
+        # As a container's runtime does: the program is executed in a root of its own, by a child or by the command.
+        build = self.build("contained", secrets.token_hex(20))
+        for how in (*NAMESPACES, "volume", "chroot"):
+            with self.subTest(how):
+                box = Box(self, how)
+                box.add(build.link("boxed.dbg"), "/bin/boxed")
+                box.add(build.debug, "/bin/boxed.dbg")
+                folder = self.path(f"out.{secrets.token_hex(4)}/")
+                os.mkdir(folder)
+                tracer = self.tracer(
+                    "-v", "-s", "1", "--follow", "-o", folder + "%p.pb.gz", "--",
+                    f"{TARGETS}/contain", how, box.root, "/bin/boxed", stdin=subprocess.PIPE,
+                )  # fmt: skip
+                lines = wait_for(lambda: re.findall(r"(?m)^(ready|done)", tracer.stdout), "ready")
+                self.assertEqual(lines, ["ready"])
+                child = tracer.wait_until(lambda: self.find_boxed(tracer), "the program")
+                self.wait_known(tracer, child)
+                tracer.process.stdin.write(b"work\n")
+                tracer.process.stdin.flush()
+                tracer.wait_until(lambda: "done\n" in tracer.stdout, "the work")
+                tracer.process.stdin.close()
+                self.assertEqual(tracer.wait(), OK, tracer.describe())
+                profile = Profile.read(f"{folder}{child}.pb.gz")
+                self.assert_named(profile, "contained")
+                self.assertRegex(profile.mappings[0]["file"], r"/bin/boxed$")
 
     def test_debug_file_of_the_container(self):
         build_id = secrets.token_hex(20)
