@@ -631,6 +631,30 @@ class Gone(Containers):
                 profile, _ = self.trace(target)
                 self.assert_named(profile, "old")
 
+    def test_other_file_of_the_same_name_and_inode(self):
+        # Another file system is mounted over the folder of a library: its first files have the same numbers.
+        program = self.build("plain")
+        libraries = [self.build(flavour, source="boxed_library") for flavour in ("first", "second")]
+        folder = self.path("mounted")
+        os.mkdir(folder)
+        target = self.target(os.path.basename(program.full), program_folder=self.folder)
+        target.do = lambda text: Boxed.do(target, text)
+        inodes = []
+
+        def work(tracer):
+            for library, way in zip(libraries, ("", "./")):  # the loader goes by the name that it is given
+                run("mount", "-t", "tmpfs", "box", folder)
+                self.addCleanup(run, "umount", "--lazy", folder)
+                shutil.copy(library.full, f"{folder}/plug.so")
+                inodes.append(os.stat(f"{folder}/plug.so").st_ino)
+                self.load(tracer, target, f"{folder}/{way}plug.so")
+            target.do("work")
+
+        profile, _ = self.trace(target, work=work)
+        self.assertEqual(inodes[0], inodes[1])
+        self.assertEqual(self.flavours(profile), {"plain", "first", "second"})
+        self.assert_nothing_lost(profile)
+
     def check_container_that_is_gone(self, how, end):
         """All of its processes have ended, or its root is unmounted, long before names are looked for."""
         box = self.box(how)

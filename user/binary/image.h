@@ -40,7 +40,8 @@ struct image {
 	int root; /* borrowed; descriptor of the folder that is "/" where path counts; or as below */
 	size_t root_prefix; /* bytes of path that lead to that folder: "/srv/jail" after chroot */
 	dev_t dev;
-	ino_t inode;	  /* as mappings show it: on overlays that may be another */
+	dev_t mapped_dev; /* as mappings show it, which on overlays may be another; 0: not mapped */
+	ino_t inode;	  /* as mappings show it */
 	ino_t file_inode; /* of the file itself */
 	uint64_t size;	  /* of the file, when it was opened */
 	uint16_t machine; /* EM_X86_64, EM_AARCH64 */

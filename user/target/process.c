@@ -368,13 +368,20 @@ static struct image *meet_expected(struct process *process, struct image *opened
 	return opened;
 }
 
-/* By the name alone: a mapped image, or one that is expected. */
+/* Could the mapping be of that image? One that no mapping has shown yet may be on any device. */
+static bool is_mapping_of(const struct mapping *mapping, const struct image *image)
+{
+	return image->inode == mapping->inode &&
+	       (!image->mapped_dev || image->mapped_dev == mapping->dev) &&
+	       strcmp(image->path, mapping->path) == 0;
+}
+
+/* By what the mapping says alone: a mapped image, or one that is expected. */
 static struct image *find_image(const struct process *process, const struct mapping *mapping,
 				bool expected)
 {
 	vec_for_each(known, &process->images) {
-		if ((*known)->expected == expected && (*known)->inode == mapping->inode &&
-		    strcmp((*known)->path, mapping->path) == 0)
+		if ((*known)->expected == expected && is_mapping_of(mapping, *known))
 			return *known;
 	}
 	return NULL;
@@ -408,7 +415,8 @@ static struct image *image_of(struct process *process, const struct mapping *map
 	if (image_open(fd, mapping->path, &image))
 		return NULL;
 	image = meet_expected(process, image);
-	/* image_open() took the inode from the file itself; on overlays maps may show another. */
+	/* image_open() took them from the file itself; on overlays maps may show others. */
+	image->mapped_dev = mapping->dev;
 	image->inode = mapping->inode;
 	if (!image->expected && vec_push(&process->images, image)) {
 		image_free(image);
