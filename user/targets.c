@@ -449,6 +449,8 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 	case WATCH_MAPPED:
 		process_add_mapping(target->process, &mapping);
 		return true;
+	case WATCH_EXIT: /* it is seen by its pidfd */
+		return false;
 	default: /* lost events: what they said is in /proc, if the process still is */
 		process_refresh(target->process);
 		return true;

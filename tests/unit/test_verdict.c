@@ -121,21 +121,27 @@ static void too_few_readings_are_not_judged(void **state)
 }
 
 /* A week of readings is as good as a minute, in bounded memory. */
-static void a_long_window_is_thinned_out(void **state)
+static void thin_out(size_t limit, size_t most)
 {
-	struct readings readings = {0};
+	struct readings readings = {.limit = limit};
 	const int seconds = 7 * 24 * 3600;
 
-	(void)state;
 	for (int i = 0; i <= seconds; i++)
 		assert_int_equal(readings_add(&readings, i * SECOND, (uint64_t)i * 1024), 0);
-	assert_in_range(readings.count, READINGS_MAX / 2, READINGS_MAX);
+	assert_in_range(readings.count, most / 2, most);
 	for (size_t i = 1; i < readings.count; i++)
 		assert_int_equal(readings.items[i].time - readings.items[i - 1].time,
 				 readings.step * SECOND);
 	assert_int_equal(readings.items[0].time, 0);
 	assert_int_equal(verdict_of(&readings).kind, VERDICT_STEADY);
 	readings_deinit(&readings);
+}
+
+static void a_long_window_is_thinned_out(void **state)
+{
+	(void)state;
+	thin_out(0, READINGS_MAX);
+	thin_out(128, 128);
 }
 
 int main(void)

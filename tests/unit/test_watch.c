@@ -2,6 +2,7 @@
 #include "target/watch.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -67,10 +68,67 @@ static void events_are_in_order_from_one_call_to_the_next(void **state)
 	assert_int_equal(err, 0);
 }
 
+static void *do_nothing(void *argument)
+{
+	return argument;
+}
+
+/* Starts a process that has a thread for a while, and waits for its end. */
+static pid_t run_child(void)
+{
+	pid_t child = fork();
+	pthread_t thread;
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		if (pthread_create(&thread, NULL, do_nothing, NULL))
+			_exit(1);
+		pthread_join(thread, NULL);
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	return child;
+}
+
+static void a_process_is_followed_from_fork_to_exit(void **state)
+{
+	const struct watch_event *events;
+	unsigned int forks = 0, exits = 0;
+	struct watch *watch;
+	int64_t forked = 0, exited = 0;
+	pid_t child;
+	size_t count;
+	int err = watch_open(&watch);
+
+	(void)state;
+	if (err == -EACCES || err == -EPERM)
+		skip();
+	assert_int_equal(err, 0);
+	child = run_child();
+	assert_int_equal(watch_read(watch, &events, &count), 0);
+	for (size_t i = 0; i < count; i++) {
+		if (events[i].type == WATCH_FORK && events[i].child == child) {
+			assert_int_equal(events[i].pid, getpid());
+			forked = events[i].time;
+			forks++;
+		}
+		if (events[i].type == WATCH_EXIT && events[i].pid == child) {
+			exited = events[i].time;
+			exits++;
+		}
+	}
+	watch_free(watch);
+	/* Those of its thread are none. */
+	assert_int_equal(forks, 1);
+	assert_int_equal(exits, 1);
+	assert_true(forked < exited);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(events_are_in_order_from_one_call_to_the_next),
+		cmocka_unit_test(a_process_is_followed_from_fork_to_exit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

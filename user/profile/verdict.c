@@ -11,6 +11,8 @@
 
 int readings_add(struct readings *readings, int64_t time, uint64_t bytes)
 {
+	size_t limit = readings->limit ? readings->limit : READINGS_MAX;
+
 	if (!readings->step)
 		readings->step = 1;
 	if (readings->skip) {
@@ -18,10 +20,10 @@ int readings_add(struct readings *readings, int64_t time, uint64_t bytes)
 		return 0;
 	}
 	readings->skip = readings->step - 1;
-	if (readings->count == READINGS_MAX) {
-		for (size_t i = 0; i < READINGS_MAX / 2; i++)
+	if (readings->count == limit) {
+		for (size_t i = 0; i < limit / 2; i++)
 			readings->items[i] = readings->items[2 * i];
-		readings->count = READINGS_MAX / 2;
+		readings->count = limit / 2;
 		readings->step *= 2;
 		readings->skip = readings->step - 1;
 	}
@@ -31,7 +33,7 @@ int readings_add(struct readings *readings, int64_t time, uint64_t bytes)
 void readings_deinit(struct readings *readings)
 {
 	free(readings->items);
-	*readings = (struct readings){0};
+	*readings = (struct readings){.limit = readings->limit};
 }
 
 /* Where the parts of the window end, in readings: ends[0] is its beginning. Their number. */

@@ -24,6 +24,7 @@ struct reading {
  */
 #define READINGS_MAX 4096
 struct readings {
+	size_t limit;	       /* room for so many, an even number; 0: READINGS_MAX */
 	struct reading *items; /* owned */
 	size_t count, capacity;
 	unsigned int step, skip; /* one of `step` is taken; so many are to be passed over */

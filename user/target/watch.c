@@ -211,15 +211,20 @@ static int parse_record(const struct perf_event_header *header, const uint8_t *b
 			return 1;
 		err = parse_exec(&record, event);
 		break;
-	case PERF_RECORD_FORK: {
-		pid_t child = (pid_t)reader_u32(&record);
-
+	case PERF_RECORD_FORK:
 		event->type = WATCH_FORK;
+		event->child = (pid_t)reader_u32(&record);
 		event->pid = (pid_t)reader_u32(&record);
-		if (child == event->pid) /* a thread */
+		if (event->child == event->pid) /* a thread */
 			return 1;
 		break;
-	}
+	case PERF_RECORD_EXIT:
+		event->type = WATCH_EXIT;
+		event->pid = (pid_t)reader_u32(&record);
+		reader_u32(&record);			      /* the parent */
+		if ((pid_t)reader_u32(&record) != event->pid) /* another thread */
+			return 1;
+		break;
 	case PERF_RECORD_LOST:
 		event->type = WATCH_LOST;
 		break;

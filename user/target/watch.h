@@ -1,6 +1,6 @@
 /*
- * What happens to the processes of a host while they are traced: executable mappings, exec, fork.
- * The kernel's perf records tell it, one ring buffer per CPU: mappings are thus known even of a
+ * What happens to the processes of a host while they are traced: executable mappings, exec, fork,
+ * exit. The kernel's perf records tell it, one ring buffer per CPU: mappings are thus known even of a
  * process that is gone before anybody could read its /proc.
  */
 #ifndef ALLOCTRACE_WATCH_H
@@ -14,13 +14,19 @@ enum watch_type {
 	WATCH_MAPPED, /* an executable mapping was made */
 	WATCH_EXEC,   /* the process executes another program */
 	WATCH_FORK,   /* the process made another */
-	WATCH_LOST,   /* records were lost: read /proc again */
+	/*
+	 * The thread that has the process's id ends. The process does too as a rule, but others of its
+	 * threads may run on, and one that executes a program takes over the id.
+	 */
+	WATCH_EXIT,
+	WATCH_LOST, /* records were lost: read /proc again */
 };
 
 struct watch_event {
 	enum watch_type type;
 	int64_t time; /* ns of CLOCK_MONOTONIC; orders events of different CPUs */
 	pid_t pid;
+	pid_t child;			/* WATCH_FORK */
 	uint64_t start, length, offset; /* WATCH_MAPPED */
 	dev_t dev;
 	ino_t inode;
