@@ -141,7 +141,7 @@ class InlinedCalls(Comparisons):
 
     def test_compressed_sections(self):
         before = self.link("gcc5", "before")
-        for way in ("zlib", "zlib-gnu"):
+        for way in ("zlib", "zlib-gnu", "zstd"):
             path = self.path(way)
             programs.run("objcopy", f"--compress-debug-sections={way}", before, path)
             self.assertLess(os.path.getsize(path), os.path.getsize(before))

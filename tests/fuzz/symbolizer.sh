@@ -13,7 +13,7 @@ mkdir -p "$build/symbolizer.corpus"
 clang -g -O1 -D_GNU_SOURCE -Iuser -Iinclude -std=gnu11 -fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=undefined tests/fuzz/fuzz_symbolizer.c user/symbol/*.c user/binary/image.c \
 	user/binary/families.c user/binary/minidebug.c user/binary/plt.c user/binary/symtab.c user/binary/x86_insn.c \
-	user/util/open_file.c -ldw -lelf -lz -llzma -liberty -lZydis -ldl -o "$build/fuzz_symbolizer"
+	user/util/open_file.c -ldw -lelf -lz -llzma -lzstd -liberty -lZydis -ldl -o "$build/fuzz_symbolizer"
 
 # What is damaged is written to: in memory, where there is a file system for it.
 folder=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)" alloctrace-fuzz-XXXXXX)

@@ -6,10 +6,19 @@
 #include <elfutils/libdwelf.h>
 #include <errno.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
 
 #define GUARD_BYTES 4096
+/* Of what is decompressed; no section of DWARF wants more. */
+#define ALIGNMENT 16
+
+#ifndef ELFCOMPRESS_ZSTD
+#define ELFCOMPRESS_ZSTD 2
+#endif
 
 /* --- opening a file that claims to have debug information --- */
 
@@ -18,6 +27,7 @@ struct survey {
 	bool has_dwarf;
 	uint32_t info;	/* index of .debug_info, the last of several */
 	uint64_t bytes; /* of what libdw will read */
+	uint64_t room;	/* for those of them that have to be decompressed */
 };
 
 /* Of the sections with debug information, those that nothing here asks for: a third of the bytes. */
@@ -74,6 +84,10 @@ static int survey_section(const struct image_section_info *section, void *contex
 	if (!is_read_by_libdw(section->name, survey->half))
 		return 0;
 	if (__builtin_add_overflow(survey->bytes, section->size, &survey->bytes))
+		survey->bytes = UINT64_MAX;
+	if (section->header.sh_flags & SHF_COMPRESSED &&
+	    (__builtin_add_overflow(survey->room, section->size, &survey->room) ||
+	     __builtin_add_overflow(survey->room, ALIGNMENT, &survey->room)))
 		survey->bytes = UINT64_MAX;
 	if (section->size && is_info(section->name)) {
 		survey->has_dwarf = true;
@@ -140,6 +154,22 @@ void debuginfo_file_close(struct debuginfo_file *file)
 	*file = (struct debuginfo_file){0};
 }
 
+/* Reads all of a part of the image; false where it ends before. */
+static bool read_whole(const struct image *image, void *to, uint64_t size, uint64_t offset)
+{
+	for (uint64_t done = 0; done < size;) {
+		ssize_t got =
+			pread(image->fd, (char *)to + done, size - done, (off_t)(offset + done));
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return false;
+		done += (uint64_t)got;
+	}
+	return true;
+}
+
 /* Copies a part of the image to its place. What a short file lacks stays zero. */
 static void load(const struct debuginfo_file *file, const struct image *image, uint64_t offset,
 		 uint64_t size)
@@ -164,8 +194,9 @@ struct loader {
 	const struct debuginfo_file *file;
 	const struct image *image;
 	enum debuginfo_half half;
-	size_t names;  /* index of the section with the sections' names */
-	uint32_t info; /* and of the .debug_info.dwo that is meant */
+	size_t names;		 /* index of the section with the sections' names */
+	uint32_t info;		 /* and of the .debug_info.dwo that is meant */
+	uint64_t next, room_end; /* of the copy: where the next section is decompressed to */
 };
 
 /* Leaves the copy with no name for a section, which libdw then does not look at. */
@@ -198,33 +229,71 @@ static int load_names(const struct image_section_info *section, void *context)
 	return 0;
 }
 
-/* Forgets a part of the image; but for the bytes that share a page with others, it is zero then. */
-static void unload(const struct debuginfo_file *file, uint64_t offset, uint64_t size)
+static bool decompress(uint32_t type, const void *packed, size_t packed_size, void *to, size_t size)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from, to;
+	uLongf written = size;
 
-	if (__builtin_add_overflow(offset, size, &to) || to > file->mapped)
-		return;
-	from = (offset + page - 1) / page * page;
-	to = to / page * page;
-	if (from < to)
-		madvise((char *)file->bytes + from, to - from, MADV_DONTNEED);
+	if (type == ELFCOMPRESS_ZLIB)
+		return uncompress(to, &written, packed, packed_size) == Z_OK && written == size;
+	return type == ELFCOMPRESS_ZSTD && ZSTD_decompress(to, size, packed, packed_size) == size;
 }
 
-/* Compressed sections are decompressed here, one after the other, so that not all are in memory in
- * both forms when libdw comes to do it. */
+/* The copy's own header of a section; NULL: it is not in the file. */
+static char *section_header(const struct loader *loader, uint32_t index)
+{
+	const Elf64_Ehdr *ehdr = loader->file->bytes;
+	uint64_t at;
+
+	if (__builtin_add_overflow(ehdr->e_shoff, index * sizeof(Elf64_Shdr), &at) ||
+	    at > loader->image->size || loader->image->size - at < sizeof(Elf64_Shdr))
+		return NULL;
+	return (char *)loader->file->bytes + at;
+}
+
+/*
+ * Decompresses a section to behind the file, and tells its header so: libdw 0.188 does not know zstd,
+ * and would keep the compressed bytes as well. What cannot be decompressed is left empty.
+ */
+static void load_compressed(struct loader *loader, const struct image_section_info *section)
+{
+	CLEANUP(cleanup_free) uint8_t *packed = NULL;
+	char *header_at = section_header(loader, section->index);
+	const struct image *image = loader->image;
+	uint64_t size = section->header.sh_size;
+	Elf64_Shdr header;
+	Elf64_Chdr chdr;
+
+	if (!header_at || size < sizeof(chdr) || size > image->size)
+		return;
+	packed = malloc(size);
+	if (!packed || !read_whole(image, packed, size, section->header.sh_offset))
+		return;
+	memcpy(&chdr, packed, sizeof(chdr));
+	/* The file may have changed since its sections were added up. */
+	if (loader->next > loader->room_end || chdr.ch_size > loader->room_end - loader->next ||
+	    !decompress(chdr.ch_type, packed + sizeof(chdr), size - sizeof(chdr),
+			(char *)loader->file->bytes + loader->next, chdr.ch_size))
+		return;
+	memcpy(&header, header_at, sizeof(header));
+	header.sh_flags &= ~(uint64_t)SHF_COMPRESSED;
+	header.sh_offset = loader->next;
+	header.sh_size = chdr.ch_size;
+	header.sh_addralign = 1;
+	memcpy(header_at, &header, sizeof(header));
+	loader->next += (chdr.ch_size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
 static int load_section(const struct image_section_info *section, void *context)
 {
-	const struct loader *loader = context;
-	const struct debuginfo_file *file = loader->file;
+	struct loader *loader = context;
 	const GElf_Shdr *header = &section->header;
 
 	if (!is_wanted(loader, section) || section->index == loader->names)
 		return 0;
-	load(file, loader->image, header->sh_offset, header->sh_size);
-	if (header->sh_flags & SHF_COMPRESSED &&
-	    elf_compress(elf_getscn(file->elf, section->index), 0, 0) >= 0)
-		unload(file, header->sh_offset, header->sh_size);
+	if (header->sh_flags & SHF_COMPRESSED)
+		load_compressed(loader, section);
+	else
+		load(loader->file, loader->image, header->sh_offset, header->sh_size);
 	return 0;
 }
 
@@ -245,9 +314,12 @@ static bool copy_and_open(struct debuginfo_file *file, const struct image *image
 	};
 	Elf64_Ehdr *ehdr;
 
-	if (image->size > SIZE_MAX - GUARD_BYTES || elf_getshdrstrndx(image->elf, &loader.names))
+	if (__builtin_add_overflow(image->size, survey->room + ALIGNMENT + GUARD_BYTES,
+				   &file->mapped) ||
+	    elf_getshdrstrndx(image->elf, &loader.names))
 		return false;
-	file->mapped = image->size + GUARD_BYTES;
+	loader.room_end = file->mapped - GUARD_BYTES;
+	loader.next = (image->size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 	file->bytes = mmap(NULL, file->mapped, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (file->bytes == MAP_FAILED) {
@@ -259,10 +331,8 @@ static bool copy_and_open(struct debuginfo_file *file, const struct image *image
 	load(file, image, ehdr->e_phoff, ehdr->e_phnum * sizeof(Elf64_Phdr));
 	load(file, image, ehdr->e_shoff, IMAGE_SECTIONS_MAX * sizeof(Elf64_Shdr));
 	image_for_each_section(image, load_names, &loader);
-	file->elf = elf_memory(file->bytes, image->size);
-	if (!file->elf)
-		return false;
 	image_for_each_section(image, load_section, &loader);
+	file->elf = elf_memory(file->bytes, loader.room_end);
 	file->dwarf = dwarf_begin_elf(file->elf, DWARF_C_READ, NULL);
 	return file->dwarf && strings_end(file->elf);
 }
