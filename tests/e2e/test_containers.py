@@ -169,15 +169,18 @@ class Containers(Case):
         shutil.copy(build.debug, path)
         return folder
 
-    def wait_known(self, tracer, pid):
-        """Until the files of the program that a process has executed are known."""
+    def wait_probed(self, tracer, pid):
+        """Until the C library of the program that a process has executed is probed: it comes last."""
 
-        def known():
-            said = tracer.stderr.rpartition(f"process {pid}: executes another program\n")
-            places = re.findall(rf"process {pid}: code at (\d+) places", said[2])
-            return said[1] and places and int(places[-1]) > len(text_mappings(pid))
+        def libc_of(pid):
+            return next(path for *_, path in text_mappings(pid) if path.endswith("/libc.so.6"))
 
-        tracer.wait_until(known, f"the mappings of {pid} to be known")
+        def probed():
+            said = re.findall(rf"process {pid}: probes in (.*)\n", tracer.stderr)
+            # Seen from the container, or from the host, where ours has a path of its own.
+            return [path for path in said if libc_of(pid).endswith(path) and path != libc_of(os.getpid())]
+
+        tracer.wait_until(probed, f"the C library of {pid} to be probed")
 
     def load(self, tracer, target, library):
         """Until the library's code is known."""
@@ -282,7 +285,7 @@ class Names(Containers):
                 lines = wait_for(lambda: re.findall(r"(?m)^(ready|done)", tracer.stdout), "ready")
                 self.assertEqual(lines, ["ready"])
                 child = tracer.wait_until(lambda: self.find_boxed(tracer), "the program")
-                self.wait_known(tracer, child)
+                self.wait_probed(tracer, child)
                 tracer.process.stdin.write(b"work\n")
                 tracer.process.stdin.flush()
                 tracer.wait_until(lambda: "done\n" in tracer.stdout, "the work")
@@ -530,6 +533,33 @@ class Links(Containers):
                 box.add(self.secret.debug, self.secret.debug)
                 profile, _ = self.trace(box.start())
                 self.assert_named(profile, "plain")
+
+    def test_split_debug_information(self):
+        # The program says where on the machine of its build the rest is, which is this one.
+        full = self.path("split")
+        source = os.path.join(ROOT, "tests", "targets", "boxed.c")
+        mapped = f"-fdebug-prefix-map={os.getcwd()}={self.folder}"
+        run("cc", *FLAGS, "-gsplit-dwarf", mapped, "-c", source, "-o", full + ".o")
+        run("cc", full + ".o", "-o", full)
+        dwo = full + ".dwo"
+        self.assertTrue(os.path.exists(dwo))
+        for how in ("pivot", "chroot"):
+            for inside in (False, True):
+                with self.subTest(f"{how}, {inside}"):
+                    box = Box(self, how)
+                    box.add(full, "/bin/boxed")
+                    if inside:
+                        box.add(dwo, dwo)
+                    else:
+                        box.link(dwo, "/bin/split.dwo")
+                    profile, stderr = self.trace(box.start())
+                    if inside:
+                        self.assert_named(profile, "plain")
+                    else:
+                        self.assertEqual(self.frames(profile, 1000)[0].name, "plain_outer")
+                    looks = [look for look in self.looks(stderr) if look[0].endswith(".dwo")]
+                    self.assertEqual("found" in [outcome for _, _, outcome in looks], inside)
+                    self.assertEqual({in_box for _, in_box, _ in looks}, {True})
 
     def test_process_that_goes_into_a_container_while_it_is_traced(self):
         # It changes its root, and loads a library there whose debug file is a link to one of the host.
