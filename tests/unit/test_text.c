@@ -274,9 +274,11 @@ static void test_growth_is_told_with_its_evidence(void **state)
 {
 	struct profile *profile = sample_profile(1);
 	struct verdict *growth = &profile->info.growth;
-	char *text = summary(profile, 1);
+	char *text;
 
 	(void)state;
+	profile->info.memory_end.anon = 203 << 20;
+	text = summary(profile, 1);
 	assert_has_not(text, "\ngrowth ");
 	free(text);
 	*growth = (struct verdict){.kind = VERDICT_STEADY,
@@ -289,18 +291,20 @@ static void test_growth_is_told_with_its_evidence(void **state)
 		   "\ngrowth     grew in 9 of 10 parts of the window, 410 KiB/s; 100 % of what "
 		   "is live comes from session_new\n");
 	free(text);
-	growth->change = 100 << 20;
+	profile->info.memory_end.anon = 300 << 20;
 	text = summary(profile, 1);
 	assert_has(text,
 		   "; most of it is outside the heap, where 3.84 MiB are live (--mmap records "
 		   "direct mappings)\n");
 	free(text);
+	profile->info.memory_end.anon = 203 << 20;
 	*growth = (struct verdict){.kind = VERDICT_STEP,
 				   .parts = 10,
 				   .grown = 9,
 				   .change = 4 << 20,
 				   .step = 4000 << 10,
-				   .step_at = INT64_C(4000000000)};
+				   .step_from = INT64_C(3000000000),
+				   .step_to = INT64_C(4000000000)};
 	text = summary(profile, 1);
 	assert_has(text, "\ngrowth     grew once, by 3.91 MiB between 3.00 s and 4.00 s; 100 %");
 	free(text);

@@ -45,6 +45,11 @@ static uint64_t one_step(int second)
 	return noise(second) + (second >= 33 ? 64 * MIB : 0);
 }
 
+static uint64_t two_halves(int second)
+{
+	return noise(second) + (second >= 30 ? 32 * MIB : 0) + (second >= 31 ? 32 * MIB : 0);
+}
+
 static uint64_t teeth(int second)
 {
 	return 50 * MIB + (uint64_t)(second % 7) * 10 * MIB;
@@ -88,8 +93,17 @@ static void growth_at_once_is_a_step_with_its_time(void **state)
 
 	(void)state;
 	assert_int_equal(verdict.kind, VERDICT_STEP);
-	assert_in_range(verdict.step_at, 33 * SECOND, 38 * SECOND);
+	assert_in_range(verdict.step_from, 28 * SECOND, 32 * SECOND);
+	assert_in_range(verdict.step_to, 33 * SECOND, 38 * SECOND);
 	assert_in_range(verdict.step, 63 * MIB, 65 * MIB);
+	/* Half of it before the end of a part, half of it after. */
+	verdict = verdict_by(two_halves, 60);
+	assert_int_equal(verdict.kind, VERDICT_STEP);
+	assert_int_equal(verdict.step_from, 25 * SECOND);
+	assert_int_equal(verdict.step_to, 35 * SECOND);
+	assert_in_range(verdict.step, 63 * MIB, 65 * MIB);
+	/* Not so in a few parts: two of them are the half of it. */
+	assert_int_not_equal(verdict_by(fast_leak, 4).kind, VERDICT_STEP);
 }
 
 static void up_and_down_is_a_sawtooth(void **state)

@@ -63,15 +63,13 @@ void growth_write_account(const struct profile *profile, FILE *to)
 	if (swapped != 0)
 		write_term(-swapped, "swapped out", to);
 	write_term(now - before - live - stacks - file - shmem + swapped, "not explained", to);
-	fputc('\n', to);
 }
 
 /* --- the verdict --- */
 
-static void write_shape(const struct verdict *verdict, int64_t duration, FILE *to)
+void growth_write_shape(const struct verdict *verdict, FILE *to)
 {
 	char text[UNITS_TEXT_MAX], from[UNITS_TEXT_MAX], until[UNITS_TEXT_MAX];
-	int64_t part = verdict->parts ? duration / verdict->parts : 0;
 
 	switch (verdict->kind) {
 	case VERDICT_STEADY:
@@ -81,9 +79,8 @@ static void write_shape(const struct verdict *verdict, int64_t duration, FILE *t
 	case VERDICT_STEP:
 		fprintf(to, "grew once, by %s between %s and %s",
 			units_format_size((double)verdict->step, text),
-			units_format_duration(verdict->step_at > part ? verdict->step_at - part : 0,
-					      from),
-			units_format_duration(verdict->step_at, until));
+			units_format_duration(verdict->step_from, from),
+			units_format_duration(verdict->step_to, until));
 		break;
 	case VERDICT_UNEVEN:
 		fprintf(to, "grew by %s, in %u of %u parts of the window",
@@ -94,6 +91,9 @@ static void write_shape(const struct verdict *verdict, int64_t duration, FILE *t
 		fprintf(to, "grew and shrank in turn, between %s and %s",
 			units_format_size((double)verdict->low, from),
 			units_format_size((double)verdict->high, until));
+		break;
+	case VERDICT_TOO_SHORT:
+		fputs("too few readings to tell how it grew", to);
 		break;
 	case VERDICT_SHRANK:
 		fprintf(to, "shrank by %s", units_format_size(-(double)verdict->change, text));
@@ -123,13 +123,16 @@ static void write_site(const struct profile *profile, FILE *to)
 }
 
 /* Does the heap explain what has been added? */
-static void write_heap(const struct profile *profile, const struct verdict *verdict, FILE *to)
+static void write_heap(const struct profile *profile, FILE *to)
 {
+	const struct profile_memory *start = &profile->info.memory_start;
+	const struct profile_memory *end = &profile->info.memory_end;
+	double added = (double)(end->anon + end->swap) - (double)(start->anon + start->swap);
 	double low, high;
 	char text[UNITS_TEXT_MAX];
 
 	estimate_interval(&profile->total[PROFILE_INUSE_SPACE], &low, &high);
-	if (high < HEAP_SHARE * (double)verdict->change)
+	if (growth_has_account(profile) && high < HEAP_SHARE * added)
 		fprintf(to, "; most of it is outside the heap, where %s are live%s",
 			units_format_size((double)profile->total_values[PROFILE_INUSE_SPACE], text),
 			profile->info.mmap ? "" : " (--mmap records direct mappings)");
@@ -150,25 +153,16 @@ static void write_churn(const struct profile *profile, FILE *to)
 			units_format_size(allocated / seconds, text));
 }
 
-bool growth_is_judged(const struct profile *profile)
+void growth_write_evidence(const struct profile *profile, const struct verdict *verdict, FILE *to)
 {
-	return profile->info.growth.kind != VERDICT_TOO_SHORT;
-}
-
-void growth_write_verdict(const struct profile *profile, FILE *to)
-{
-	const struct verdict *verdict = &profile->info.growth;
-
-	write_shape(verdict, profile->info.duration_nanos, to);
 	switch (verdict->kind) {
 	case VERDICT_STEADY:
 	case VERDICT_STEP:
 	case VERDICT_UNEVEN:
-		write_heap(profile, verdict, to);
+		write_heap(profile, to);
 		break;
 	default:
 		write_churn(profile, to);
 		break;
 	}
-	fputc('\n', to);
 }

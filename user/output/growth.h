@@ -6,20 +6,23 @@
 
 #include <stdio.h>
 
-/* Was its memory read at both ends, and often enough to say how it grew? */
+/* Was its memory read at both ends? */
 bool growth_has_account(const struct profile *profile);
-bool growth_is_judged(const struct profile *profile);
 
 /*
  * The RSS at the end as a sum: what there was before, and each kind of change, measured on its own; what
- * remains is called not explained, so the terms add up. One line, if growth_has_account().
+ * remains is called not explained, so the terms add up. Without an end of line, if growth_has_account().
  */
 void growth_write_account(const struct profile *profile, FILE *to);
 
+/* How it went, in words; of a window that was too short, that it was. */
+void growth_write_shape(const struct verdict *verdict, FILE *to);
+
 /*
- * How anonymous memory (with what of it is swapped out) grew, with the evidence. One line, if
- * growth_is_judged().
+ * The evidence for that from a profile, which may have been begun later: where most of what is live
+ * comes from, or that the growth is outside the heap, or how much was allocated meanwhile. Begins with
+ * a sign, "; ...", and ends without an end of line; may be nothing.
  */
-void growth_write_verdict(const struct profile *profile, FILE *to);
+void growth_write_evidence(const struct profile *profile, const struct verdict *verdict, FILE *to);
 
 #endif

@@ -412,14 +412,19 @@ static void write_amounts(const struct profile *profile, FILE *to)
 /* And is it the heap at all? */
 static void write_growth(const struct profile *profile, FILE *to)
 {
+	const struct verdict *growth = &profile->info.growth;
+
 	if (growth_has_account(profile)) {
 		/* Where nothing was recorded, a line of that name stands above. */
 		label(to, profile->sites.count ? "RSS" : "");
 		growth_write_account(profile, to);
+		fputc('\n', to);
 	}
-	if (growth_is_judged(profile)) {
+	if (growth->kind != VERDICT_TOO_SHORT) {
 		label(to, "growth");
-		growth_write_verdict(profile, to);
+		growth_write_shape(growth, to);
+		growth_write_evidence(profile, growth, to);
+		fputc('\n', to);
 	}
 }
 

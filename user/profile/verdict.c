@@ -8,6 +8,8 @@
 #define STEADY_SHARE 0.8
 /* Of the growth; the rest is what everybody does. */
 #define STEP_SHARE 0.8
+/* From so many parts on, two together may be the step: its middle may be where one ends. */
+#define STEP_PARTS 6
 
 int readings_add(struct readings *readings, int64_t time, uint64_t bytes)
 {
@@ -104,6 +106,23 @@ static enum verdict_kind judge(const struct readings *readings, const struct ver
 	return VERDICT_UNEVEN;
 }
 
+/* The largest growth within `width` parts in a row. */
+static void find_step(const struct readings *readings, const size_t *ends, unsigned int width,
+		      struct verdict *verdict)
+{
+	const struct reading *items = readings->items;
+
+	for (unsigned int i = 0; i + width <= verdict->parts; i++) {
+		int64_t change = difference(readings, ends[i], ends[i + width]);
+
+		if (change <= verdict->step)
+			continue;
+		verdict->step = change;
+		verdict->step_from = items[ends[i]].time - items[0].time;
+		verdict->step_to = items[ends[i + width]].time - items[0].time;
+	}
+}
+
 struct verdict verdict_of(const struct readings *readings)
 {
 	size_t ends[VERDICT_PARTS_MAX + 1];
@@ -114,15 +133,13 @@ struct verdict verdict_of(const struct readings *readings)
 	if (!verdict.parts)
 		return verdict;
 	for (unsigned int i = 0; i < verdict.parts; i++) {
-		int64_t change = difference(readings, ends[i], ends[i + 1]);
-
-		verdict.grown += change > 0;
-		if (change > verdict.step) {
-			verdict.step = change;
-			verdict.step_at = items[ends[i + 1]].time - items[0].time;
-		}
+		verdict.grown += difference(readings, ends[i], ends[i + 1]) > 0;
 	}
 	verdict.change = difference(readings, 0, readings->count - 1);
+	find_step(readings, ends, 1, &verdict);
+	if (verdict.parts >= STEP_PARTS &&
+	    (double)verdict.step < STEP_SHARE * (double)verdict.change)
+		find_step(readings, ends, 2, &verdict);
 	length = items[readings->count - 1].time - items[0].time;
 	if (length > 0)
 		verdict.per_second = (double)verdict.change * 1e9 / (double)length;

@@ -37,9 +37,9 @@ enum verdict_kind {
 	VERDICT_TOO_SHORT, /* fewer readings than VERDICT_PARTS_MIN parts need */
 	VERDICT_FLAT,	   /* never far from where it began */
 	VERDICT_STEADY,	   /* grew in nearly every part */
-	VERDICT_STEP,	   /* nearly all of the growth came in one part */
-	VERDICT_SAWTOOTH,  /* grew and shrank in turn, by much more than what is left of it */
-	VERDICT_UNEVEN,	   /* grew, in some parts */
+	VERDICT_STEP, /* nearly all of the growth came in one part, or on both sides of its end */
+	VERDICT_SAWTOOTH, /* grew and shrank in turn, by much more than what is left of it */
+	VERDICT_UNEVEN,	  /* grew, in some parts */
 	VERDICT_SHRANK,
 };
 
@@ -48,9 +48,9 @@ struct verdict {
 	unsigned int parts, grown; /* of the window; those at whose end it was more than before */
 	int64_t change;		   /* bytes, from the first reading to the last */
 	double per_second;	   /* change, bytes */
-	int64_t step_at;	   /* ns after the first reading: where the largest growth ends; */
-	int64_t step;		   /* its bytes */
-	uint64_t low, high;	   /* of all readings */
+	/* The largest growth: ns after the first reading, from and to, and bytes. */
+	int64_t step_from, step_to, step;
+	uint64_t low, high; /* of all readings */
 };
 
 /* Changes up to this many bytes, or this share of where it began, count for nothing. */
