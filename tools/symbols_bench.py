@@ -63,9 +63,9 @@ def found(path):
 # name: (title, how to get it in a folder; quick).
 PROGRAMS = {
     "clang": ("C++ of clang, -O2 -g", lambda folder, quick: kept("clang", programs.build_many)(
-        folder, *((2, 2) if quick else (64, 5)))),
+        folder, *((2, 2) if quick else (32, 10)))),
     "dwz": ("C++ of gcc, after dwz", lambda folder, quick: kept("dwz", programs.build_dwz)(
-        folder, *((2, 2) if quick else (32, 3)))),
+        folder, *((2, 2) if quick else (24, 4)))),
     "jvm": ("libjvm.so of OpenJDK", lambda folder, quick: found(programs.find_jvm())),
     "libc": ("libc", lambda folder, quick: found(programs.find_libc())),
     "python": ("python3", lambda folder, quick: found(programs.find_python())),

@@ -152,6 +152,7 @@ class Samples(Comparisons):
     """Addresses all over large programs."""
 
     def assert_sample_same(self, path, least_inlined):
+        self.assertIsNotNone(path, "not installed, or without its debug information")
         self.assert_same(path, compare.sample(path, 2000), least_inlined)
 
     def test_a_cxx_program_of_clang(self):
