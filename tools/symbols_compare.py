@@ -117,6 +117,24 @@ def ask_llvm(path, addresses):
     return parse(run(["llvm-symbolizer", "--no-demangle", f"--obj={path}"], as_input(addresses)))
 
 
+def starts_of_alloctrace(path, addresses, dump=DUMP):
+    """One list an address: the line where the function of each level is declared, 0 for none."""
+    blocks = run([dump, "-r", "-s", path], as_input(addresses)).split("\n\n")
+    lines = [block.strip("\n").split("\n")[1::2] for block in blocks if block.strip()]
+    return [[int(position.rsplit(":", 1)[1]) for position in positions] for positions in lines]
+
+
+def starts_of_llvm(path, addresses):
+    """The same. It states of a level what it knows, in lines that begin with blanks, behind its name."""
+    text = run(["llvm-symbolizer", "--verbose", "--no-demangle", f"--obj={path}"], as_input(addresses))
+    answers = []
+    for block in filter(str.strip, text.split("\n\n")):
+        levels = re.findall(r"^\S.*\n((?:  .*\n?)+)", block, re.M)
+        found = (re.search(r"Function start line: (\d+)", level) for level in levels)
+        answers.append([int(start[1]) if start else 0 for start in found])
+    return answers
+
+
 # What gdb's own reader of DWARF says of addresses: names from inside out, and the innermost line.
 GDB = """
 import gdb, json

@@ -1,14 +1,17 @@
 /*
- * symbols_dump [-r] [-n PASSES] [-t] FILE: what alloctrace finds at addresses of an ELF file. Reads
- * addresses as linked, in hex, one a line; prints each as llvm-symbolizer does, innermost level
- * first:
+ * symbols_dump [-r] [-s] [-n PASSES] [-t] FILE: what alloctrace finds at addresses of an ELF file.
+ * Reads addresses as linked, in hex, one a line; prints each as llvm-symbolizer does, innermost
+ * level first:
  *	FUNCTION
  *	FILE:LINE:0
  * and a blank line behind the last level. ?? stands for what is not known; columns are not looked
- * at. -r: names as they are in the file; -n: looks everything up so many times, with one symbolizer,
- * and prints the last answers; -t: tells on stderr, for each pass, the nanoseconds and (where the
- * kernel counts them; else 0) the instructions, in the last pass with those of printing:
- *	pass NUMBER NANOSECONDS INSTRUCTIONS
+ * at.
+ *	-r	names as they are in the file
+ *	-s	in place of the column, the line where the function is declared
+ *	-n	looks everything up so many times, with one symbolizer, and prints the last answers
+ *	-t	tells on stderr, for each pass, the nanoseconds and (where the kernel counts them,
+ *		else 0) the instructions, in the last pass with those of printing:
+ *			pass NUMBER NANOSECONDS INSTRUCTIONS
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +39,7 @@ struct addresses {
 
 struct request {
 	const char *path;
-	bool raw, timed;
+	bool raw, starts, timed;
 	unsigned long passes;
 };
 
@@ -58,21 +61,22 @@ static int read_addresses(struct addresses *addresses)
 	return 0;
 }
 
-static void print_levels(const struct symbol_frame *frames, int levels)
+static void print_levels(const struct symbol_frame *frames, int levels, bool starts)
 {
 	for (int i = 0; i < levels; i++) {
 		const struct symbol_frame *frame = &frames[i];
 
-		printf("%s\n%s:%" PRIu32 ":0\n", frame->name, frame->file[0] ? frame->file : "??",
-		       frame->line);
+		printf("%s\n%s:%" PRIu32 ":%" PRIu32 "\n", frame->name,
+		       frame->file[0] ? frame->file : "??", frame->line,
+		       starts ? frame->start_line : 0);
 	}
 	if (!levels)
 		printf("??\n??:0:0\n");
 	printf("\n");
 }
 
-static int resolve_all(struct symbolizer *symbolizer, const struct image *image,
-		       const struct addresses *addresses, bool print)
+static int resolve_all(const struct request *request, struct symbolizer *symbolizer,
+		       const struct image *image, const struct addresses *addresses, bool print)
 {
 	static struct symbol_frame frames[LEVELS_MAX];
 
@@ -82,7 +86,7 @@ static int resolve_all(struct symbolizer *symbolizer, const struct image *image,
 		if (levels < 0)
 			return levels;
 		if (print)
-			print_levels(frames, levels);
+			print_levels(frames, levels, request->starts);
 	}
 	return 0;
 }
@@ -128,7 +132,7 @@ static int resolve_passes(const struct request *request, struct symbolizer *symb
 	for (unsigned long pass = 1; !err && pass <= request->passes; pass++) {
 		uint64_t from = nanoseconds(), instructions = counted(counter);
 
-		err = resolve_all(symbolizer, image, addresses, pass == request->passes);
+		err = resolve_all(request, symbolizer, image, addresses, pass == request->passes);
 		if (!err && request->timed)
 			fprintf(stderr, "pass %lu %" PRIu64 " %" PRIu64 "\n", pass,
 				nanoseconds() - from, counted(counter) - instructions);
@@ -162,9 +166,11 @@ static bool parse(int argc, char **argv, struct request *request)
 	int option;
 
 	*request = (struct request){.passes = 1};
-	while ((option = getopt(argc, argv, "rtn:")) != -1) {
+	while ((option = getopt(argc, argv, "rstn:")) != -1) {
 		if (option == 'r')
 			request->raw = true;
+		else if (option == 's')
+			request->starts = true;
 		else if (option == 't')
 			request->timed = true;
 		else if (option == 'n')
@@ -182,7 +188,8 @@ int main(int argc, char **argv)
 	int err;
 
 	if (!parse(argc, argv, &request)) {
-		fprintf(stderr, "usage: symbols_dump [-r] [-n PASSES] [-t] FILE < ADDRESSES\n");
+		fprintf(stderr,
+			"usage: symbols_dump [-r] [-s] [-n PASSES] [-t] FILE < ADDRESSES\n");
 		return 2;
 	}
 	err = dump(&request);

@@ -101,6 +101,14 @@ class InlinedCalls(Comparisons):
             self.assertNotIn(".debug_aranges", self.sections(path))
             self.assert_all_same(path)
 
+    def test_lines_of_declarations(self):
+        for way in ("gcc4", "gcc5", "clang5"):
+            path = self.link(way, way)
+            sites = compare.call_sites(path)
+            theirs = compare.starts_of_llvm(path, sites)
+            self.assertGreater(sum(all(levels) for levels in theirs), 0.9 * len(sites))
+            self.assertEqual(compare.starts_of_alloctrace(path, sites, DUMP), theirs)
+
     def test_with_and_without_aranges(self):
         path = self.link("clang-aranges", "with")
         self.assertIn(".debug_aranges", self.sections(path))
