@@ -515,6 +515,37 @@ class Links(Containers):
                     self.assert_named(profile, "plain")
                     self.assertIn((place, True, "found"), self.looks(stderr))
 
+    def test_extra_debug_file_beside_the_file_that_a_link_leads_to(self):
+        # As Fedora has them: .build-id holds links, and what dwz says is relative to where they lead.
+        build = self.build("plain", secrets.token_hex(20))
+        section, debug = self.extra("../../../.dwz/common", self.build_id), self.path("debug_with_extra")
+        run("objcopy", "--add-section", f".gnu_debugaltlink={section}", build.debug, debug)
+        place = by_build_id(build.build_id)
+        for how in (*NAMESPACES, "volume", "chroot"):
+            with self.subTest(how):
+                box = Box(self, how)
+                box.add(build.image, "/bin/boxed")
+                box.link("../../usr/lib/deep/boxed.debug", place)
+                box.add(debug, f"{DEBUG}/usr/lib/deep/boxed.debug")
+                extra = f"{DEBUG}/usr/lib/deep/../../../.dwz/common"
+                box.add(self.secret.debug, os.path.normpath(extra))
+                profile, stderr = self.trace(box.start())
+                self.assertEqual(self.looks(stderr)[0], (place, True, "found"))
+                self.assertIn((extra, True, "found"), self.looks(stderr, f"{DEBUG}/usr/lib/deep/boxed.debug"))
+                self.assert_named(profile, "plain")
+        # And on the host.
+        folder = self.path("host")
+        for source, path in ((debug, "usr/lib/deep/boxed.debug"), (self.secret.debug, ".dwz/common")):
+            os.makedirs(os.path.dirname(f"{folder}/{path}"), exist_ok=True)
+            shutil.copy(source, f"{folder}/{path}")
+        link = folder + place.removeprefix(DEBUG)
+        os.makedirs(os.path.dirname(link))
+        os.symlink("../../usr/lib/deep/boxed.debug", link)
+        box = Box(self)
+        box.add(build.image, "/bin/boxed")
+        profile, _ = self.trace(box.start(), "--debug-dir", folder)
+        self.assert_named(profile, "plain")
+
     def test_extra_debug_file_that_a_compressed_file_names(self):
         # Debug information in .gnu_debugdata: nobody puts it there but who wants to know what it leads to.
         build = self.build("plain")

@@ -154,6 +154,17 @@ static const char *refuse(const struct look *look, const struct image *found, co
 	return actual == *crc ? NULL : "of another build, by its checksum";
 }
 
+/* What it names in turn begins where it really is, as for GDB: in .build-id there are links to it. */
+static void be_found(struct image *found)
+{
+	char *path = open_file_path(found->root, found->fd);
+
+	if (!path)
+		return;
+	free(found->path);
+	found->path = path;
+}
+
 static struct image *try_path(const struct look *look, int root, const char *path,
 			      const uint32_t *crc)
 {
@@ -166,6 +177,7 @@ static struct image *try_path(const struct look *look, int root, const char *pat
 	if (why_not)
 		return NULL;
 	found->root = root;
+	be_found(found);
 	return TAKE(found);
 }
 

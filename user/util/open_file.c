@@ -4,8 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,6 +51,35 @@ int open_file_below(int root, const char *path)
 	}
 	fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
 	return reopen(fd < 0 ? -errno : fd);
+}
+
+/* As we see it, or, where we cannot, as whoever has it mounted. */
+static bool path_of(int fd, char path[PATH_MAX])
+{
+	char link[64];
+	ssize_t length;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, path, PATH_MAX - 1);
+	if (length <= 0)
+		return false;
+	path[length] = '\0';
+	return path[0] == '/';
+}
+
+char *open_file_path(int root, int fd)
+{
+	char path[PATH_MAX], root_path[PATH_MAX] = "/";
+	size_t length;
+
+	if (!path_of(fd, path) || (root != OPEN_FILE_HOST && !path_of(root, root_path)))
+		return NULL;
+	length = strlen(root_path);
+	if (length == 1)
+		length = 0;
+	if (strncmp(path, root_path, length) || path[length] != '/')
+		return NULL;
+	return strdup(path + length);
 }
 
 int open_file_link(const char *link)

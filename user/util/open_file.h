@@ -15,6 +15,12 @@
  */
 int open_file_below(int root, const char *path);
 
+/*
+ * The path of an open file where root is "/", without symbolic links: where relative paths in it begin.
+ * To be freed; NULL: it is not below root, or cannot be told.
+ */
+char *open_file_path(int root, int fd);
+
 /* The file behind a link of /proc ("/proc/1/map_files/..."), which leads straight to it. As above. */
 int open_file_link(const char *link);
 
