@@ -24,7 +24,7 @@ static void split(const char *from, const char *to, const char *debug)
 	run("objcopy --strip-all --add-gnu-debuglink=%s %s %s", debug, from, to);
 }
 
-static void assert_found(const char *name, bool dwarf, bool separate)
+static void assert_found_below(int root, const char *name, bool dwarf, bool separate)
 {
 	const char *folder = in_scratch("root");
 	uint64_t bytes = 1 << 20;
@@ -36,11 +36,17 @@ static void assert_found(const char *name, bool dwarf, bool separate)
 	struct image *image = open_image(name);
 	struct debuginfo *debuginfo = NULL;
 
+	image->root = root;
 	assert_int_equal(debuginfo_open(image, &search, &debuginfo), 0);
 	assert_int_equal(debuginfo->main.dwarf != NULL, dwarf);
 	assert_int_equal(debuginfo->separate != NULL, separate);
 	debuginfo_free(debuginfo);
 	image_free(image);
+}
+
+static void assert_found(const char *name, bool dwarf, bool separate)
+{
+	assert_found_below(IMAGE_ROOT_OURS, name, dwarf, separate);
 }
 
 static void debug_information_in_the_image_comes_first(void **state)
@@ -120,6 +126,25 @@ static void a_link_leads_neither_to_itself_nor_into_a_fifo(void **state)
 	run("rmdir linked.debug");
 }
 
+/* A path means nothing where its root could not be opened; a build id does. */
+static void nothing_is_found_by_paths_of_an_unknown_root(void **state)
+{
+	(void)state;
+	run("rm -rf root .debug && mkdir -p root/.build-id/12");
+	split("full.so", "linked.so", "linked.debug");
+	assert_found("linked.so", true, true);
+	assert_found_below(IMAGE_ROOT_UNKNOWN, "linked.so", false, false);
+	run("mv linked.debug root/.build-id/12/34567890.debug");
+	assert_found_below(IMAGE_ROOT_UNKNOWN, "linked.so", true, true);
+
+	/* Nor what is said to have been moved out of the debug information. */
+	run("rm -rf root && objcopy --only-keep-debug full.so extra.debug");
+	run("(printf '%%s/extra.debug\\0' $PWD && printf '\\022\\064\\126\\170\\220') > link");
+	run("objcopy --add-section .gnu_debugaltlink=link anonymous.so refers.so");
+	assert_found("refers.so", true, false);
+	assert_found_below(IMAGE_ROOT_UNKNOWN, "refers.so", false, false);
+}
+
 static void what_dwz_moved_out_is_needed(void **state)
 {
 	(void)state;
@@ -188,6 +213,7 @@ int main(void)
 		cmocka_unit_test(a_linked_file_is_found_in_three_places),
 		cmocka_unit_test(a_linked_file_must_be_the_one_that_was_meant),
 		cmocka_unit_test(a_link_leads_neither_to_itself_nor_into_a_fifo),
+		cmocka_unit_test(nothing_is_found_by_paths_of_an_unknown_root),
 		cmocka_unit_test(what_dwz_moved_out_is_needed),
 		cmocka_unit_test(names_and_lines_come_from_the_separate_file),
 	};

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 
 static int root_of(const char *name)
 {
@@ -60,6 +61,37 @@ static void links_of_proc_lead_nowhere(void **state)
 	close(fd);
 }
 
+static void assert_path(int root, int fd, const char *expected)
+{
+	char *path;
+
+	assert_true(fd >= 0);
+	path = open_file_path(root, fd);
+	if (expected)
+		assert_string_equal(path, expected);
+	else
+		assert_null(path);
+	free(path);
+	close(fd);
+}
+
+static void the_path_of_a_file_is_the_one_that_links_lead_to(void **state)
+{
+	int root;
+
+	(void)state;
+	run("rm -rf jail && mkdir -p jail/a/b jail/c jailed && printf x > jail/a/b/file && "
+	    "printf x > jailed/file");
+	run("ln -s ../a/b/file jail/c/link");
+	root = root_of("jail");
+	assert_path(root, open_file_below(root, "/c/link"), "/a/b/file");
+	assert_path(OPEN_FILE_HOST, open_file_below(root, "/c/link"), in_scratch("jail/a/b/file"));
+	/* Outside of it, also where the root's name is how the other one's begins. */
+	assert_path(root, open_file_below(OPEN_FILE_HOST, in_scratch("jailed/file")), NULL);
+	assert_path(root, memfd_create("no file", MFD_CLOEXEC), NULL);
+	close(root);
+}
+
 /* That none of them was opened says the kernel: it tells whoever watches a file. */
 static void what_is_no_regular_file_is_not_opened(void **state)
 {
@@ -86,6 +118,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(links_stay_inside_of_the_root),
 		cmocka_unit_test(links_of_proc_lead_nowhere),
+		cmocka_unit_test(the_path_of_a_file_is_the_one_that_links_lead_to),
 		cmocka_unit_test(what_is_no_regular_file_is_not_opened),
 	};
 
