@@ -212,6 +212,12 @@ static int warn_of_source(struct profile *profile, const char *path,
 					  "%s: %u .dwo files (-gsplit-dwarf) are of another "
 					  "compilation: no inlined calls there",
 					  path, source->split_stale);
+	if (!err && source->limited)
+		err = profile_add_warning(
+			profile,
+			"%s: its debug information takes too much time or memory, or is made to: "
+			"not all of it was used",
+			path);
 	return err;
 }
 
@@ -251,7 +257,7 @@ static int flag_mappings(struct names *names, struct profile *profile,
 		flagged->has_filenames = source.has_lines;
 		flagged->has_line_numbers = source.has_lines;
 		flagged->has_inline_frames = source.has_inlines;
-		if ((source.split_missing || source.split_stale) &&
+		if ((source.split_missing || source.split_stale || source.limited) &&
 		    is_first_of_image(profile, process, used, mapping)) {
 			int err = warn_of_source(profile, mapping->path, &source);
 

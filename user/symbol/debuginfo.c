@@ -13,6 +13,9 @@
 #include <zstd.h>
 
 #define GUARD_BYTES 4096
+/* Debug sections shrink to a third or so, at most to a tenth. */
+#define PACKED_RATIO_MAX 40
+#define PACKED_LEAST	 (64ull << 20) /* bytes that need no such proof */
 /* Of what is decompressed; no section of DWARF wants more. */
 #define ALIGNMENT 16
 
@@ -96,15 +99,31 @@ static int survey_section(const struct image_section_info *section, void *contex
 	return 0;
 }
 
-/* NULL: it has DWARF that can be used. */
-static const char *why_no_dwarf(const struct image *image)
+static struct survey survey_image(const struct image *image, enum debuginfo_half half)
 {
-	struct survey survey = {.half = DEBUGINFO_PLAIN};
+	struct survey survey = {.half = half};
 
 	image_for_each_section(image, survey_section, &survey);
+	return survey;
+}
+
+/* Much of a small file has to be compressed as nothing is but what is made to be. */
+static bool is_bearable(const struct image *image, uint64_t bytes, uint64_t max)
+{
+	return bytes <= max && (bytes <= PACKED_LEAST || bytes / PACKED_RATIO_MAX <= image->size);
+}
+
+/* NULL: it has DWARF that can be used. *too_large: it has too much. */
+static const char *why_no_dwarf(const struct image *image, bool *too_large)
+{
+	struct survey survey = survey_image(image, DEBUGINFO_PLAIN);
+
 	if (!survey.has_dwarf)
 		return "none";
-	return survey.bytes > DEBUGINFO_BYTES_MAX ? "too much to be read" : NULL;
+	if (is_bearable(image, survey.bytes, DEBUGINFO_BYTES_MAX))
+		return NULL;
+	*too_large = true;
+	return "too much to be read";
 }
 
 /* --- libdw --- */
@@ -298,6 +317,36 @@ static int load_section(const struct image_section_info *section, void *context)
 }
 
 /*
+ * What libdw will decompress of the copy, in bytes; the file may be another by now than the one that
+ * was surveyed. UINT64_MAX: more than can be.
+ */
+static uint64_t packed_rest(const struct debuginfo_file *file)
+{
+	uint64_t sum = 0, size;
+	Elf_Scn *scn = NULL;
+
+	while ((scn = elf_nextscn(file->elf, scn))) {
+		uint8_t gnu[12]; /* "ZLIB", and the size, as before ELF had a flag for it */
+		GElf_Shdr header;
+		GElf_Chdr chdr;
+
+		if (!gelf_getshdr(scn, &header) || header.sh_type == SHT_NOBITS || !header.sh_name)
+			continue;
+		size = 0;
+		if (header.sh_flags & SHF_COMPRESSED) {
+			size = gelf_getchdr(scn, &chdr) ? chdr.ch_size : 0;
+		} else if (header.sh_offset <= file->mapped - sizeof(gnu)) {
+			memcpy(gnu, (const char *)file->bytes + header.sh_offset, sizeof(gnu));
+			memcpy(&size, gnu + 4, sizeof(size));
+			size = memcmp(gnu, "ZLIB", 4) ? 0 : __builtin_bswap64(size);
+		}
+		if (__builtin_add_overflow(sum, size, &sum))
+			return UINT64_MAX;
+	}
+	return sum;
+}
+
+/*
  * Opens the DWARF of an image. libdw could read the file by itself, but it does overrun sections
  * that are damaged (0.188: strings that begin at a section's end). So it gets a copy that lies in
  * memory as in the file: in it, and in the page of zeros behind it, such reads do no harm. The
@@ -333,6 +382,8 @@ static bool copy_and_open(struct debuginfo_file *file, const struct image *image
 	image_for_each_section(image, load_names, &loader);
 	image_for_each_section(image, load_section, &loader);
 	file->elf = elf_memory(file->bytes, loader.room_end);
+	if (!file->elf || packed_rest(file) > survey->bytes)
+		return false;
 	file->dwarf = dwarf_begin_elf(file->elf, DWARF_C_READ, NULL);
 	return file->dwarf && strings_end(file->elf);
 }
@@ -340,11 +391,10 @@ static bool copy_and_open(struct debuginfo_file *file, const struct image *image
 bool debuginfo_file_open(struct debuginfo_file *file, const struct image *image,
 			 enum debuginfo_half half, uint64_t max)
 {
-	struct survey survey = {.half = half};
+	struct survey survey = survey_image(image, half);
 
 	*file = (struct debuginfo_file){0};
-	image_for_each_section(image, survey_section, &survey);
-	if (!survey.has_dwarf || survey.bytes > max)
+	if (!survey.has_dwarf || !is_bearable(image, survey.bytes, max))
 		return false;
 	file->held = survey.bytes;
 	if (!copy_and_open(file, image, &survey)) {
@@ -379,8 +429,11 @@ static bool open_extra(struct debuginfo *debuginfo, const struct image *from,
 	if (length < 0)
 		return false;
 	found = debug_search_find_extra(search, from, name, build_id, (size_t)length);
-	if (!found ||
-	    !debuginfo_file_open(&debuginfo->extra, found, DEBUGINFO_PLAIN, DEBUGINFO_BYTES_MAX))
+	if (!found || !debuginfo_file_open(&debuginfo->extra, found, DEBUGINFO_PLAIN,
+					   DEBUGINFO_BYTES_MAX - debuginfo->main.held))
+		return false;
+	/* It refers to no further file: libdw would open that, too. */
+	if (dwelf_dwarf_gnu_debugaltlink(debuginfo->extra.dwarf, &name, &build_id) != 0)
 		return false;
 	dwarf_setalt(debuginfo->main.dwarf, debuginfo->extra.dwarf);
 	return true;
@@ -417,7 +470,7 @@ static bool open_separate(struct debuginfo *debuginfo, const struct image *image
 	open_carried(debuginfo, image, search);
 	if (!debuginfo->separate)
 		return false;
-	why_not = why_no_dwarf(debuginfo->separate);
+	why_not = why_no_dwarf(debuginfo->separate, &debuginfo->too_large);
 	if (why_not)
 		debug_search_tell(search, image, "lines in what was found", false, why_not);
 	return !why_not;
@@ -433,7 +486,7 @@ int debuginfo_open(const struct image *image, const struct debug_search *search,
 	if (!debuginfo)
 		return -ENOMEM;
 	*out = debuginfo;
-	why_not = why_no_dwarf(image);
+	why_not = why_no_dwarf(image, &debuginfo->too_large);
 	debug_search_tell(search, image, "the file itself", false, why_not ? why_not : "found");
 	if (why_not) {
 		if (!open_separate(debuginfo, image, search))

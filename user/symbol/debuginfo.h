@@ -36,6 +36,7 @@ enum debuginfo_half {
 };
 
 struct debuginfo {
+	bool too_large; /* there is DWARF, more than DEBUGINFO_BYTES_MAX of it */
 	struct image
 		*separate; /* owned; has symbols even where it has no DWARF. NULL: none found */
 	struct debuginfo_file main;  /* without dwarf where there is none that can be used */

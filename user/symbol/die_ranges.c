@@ -6,13 +6,15 @@
 
 #define ADDRESS_SIZE 8
 
-void range_sections_find(Elf *elf, struct range_sections *out)
+void dwarf_sections_find(Elf *elf, bool dwo, struct dwarf_sections *out)
 {
-	*out = (struct range_sections){
-		.info = debuginfo_section(elf, ".debug_info"),
+	*out = (struct dwarf_sections){
+		.info = debuginfo_section(elf, dwo ? ".debug_info.dwo" : ".debug_info"),
+		.types = debuginfo_section(elf, dwo ? ".debug_types.dwo" : ".debug_types"),
+		.abbrev = debuginfo_section(elf, dwo ? ".debug_abbrev.dwo" : ".debug_abbrev"),
 		.addr = debuginfo_section(elf, ".debug_addr"),
 		.ranges = debuginfo_section(elf, ".debug_ranges"),
-		.rnglists = debuginfo_section(elf, ".debug_rnglists"),
+		.rnglists = debuginfo_section(elf, dwo ? ".debug_rnglists.dwo" : ".debug_rnglists"),
 	};
 }
 
@@ -64,7 +66,7 @@ static bool read_header(struct range_unit *unit, Dwarf_Die *die)
 	       address_size == ADDRESS_SIZE;
 }
 
-bool range_unit_init(struct range_unit *unit, Dwarf_Die *die, const struct range_sections *sections)
+bool range_unit_init(struct range_unit *unit, Dwarf_Die *die, const struct dwarf_sections *sections)
 {
 	Dwarf_Addr base;
 
@@ -82,8 +84,8 @@ bool range_unit_init(struct range_unit *unit, Dwarf_Die *die, const struct range
 }
 
 bool range_unit_init_split(struct range_unit *unit, Dwarf_Die *die,
-			   const struct range_sections *dwo, Dwarf_Die *skeleton,
-			   const struct range_sections *sections)
+			   const struct dwarf_sections *dwo, Dwarf_Die *skeleton,
+			   const struct dwarf_sections *sections)
 {
 	if (!range_unit_init(unit, skeleton, sections) || !read_header(unit, die))
 		return false;

@@ -12,9 +12,11 @@
 
 #include <elfutils/libdw.h>
 
-/* The sections of a file that addresses refer to. Borrowed from its Elf; NULL: none. */
-struct range_sections {
+/* The sections of a file that its DIEs are in, or refer to. Borrowed from its Elf; NULL: none. */
+struct dwarf_sections {
 	const Elf_Data *info;	  /* .debug_info */
+	const Elf_Data *types;	  /* .debug_types */
+	const Elf_Data *abbrev;	  /* .debug_abbrev */
 	const Elf_Data *addr;	  /* .debug_addr */
 	const Elf_Data *ranges;	  /* .debug_ranges */
 	const Elf_Data *rnglists; /* .debug_rnglists */
@@ -22,7 +24,7 @@ struct range_sections {
 
 /* What the DIEs of one unit take for granted. */
 struct range_unit {
-	struct range_sections sections;
+	struct dwarf_sections sections;
 	uint16_t version;
 	uint8_t offset_size;
 	uint64_t base;	    /* of the unit: entries are relative to it */
@@ -31,20 +33,20 @@ struct range_unit {
 		ranges_base; /* version 5: of the offsets of .debug_rnglists; 4: of a split unit's */
 };
 
-/* sections: of the Elf that libdw has read. */
-void range_sections_find(Elf *elf, struct range_sections *out);
+/* Of the Elf that libdw has read; dwo: those whose names end so. */
+void dwarf_sections_find(Elf *elf, bool dwo, struct dwarf_sections *out);
 
 /* die: of a unit, or of a skeleton. False: not a unit of 64-bit addresses. */
 bool range_unit_init(struct range_unit *unit, Dwarf_Die *die,
-		     const struct range_sections *sections);
+		     const struct dwarf_sections *sections);
 
 /*
- * The same for die, the other half of a skeleton, in a file of its own; dwo: .debug_info.dwo and
- * .debug_rnglists.dwo there, sections: of the skeleton's file.
+ * The same for die, the other half of a skeleton, in a file of its own; dwo: the sections there,
+ * sections: those of the skeleton's file.
  */
 bool range_unit_init_split(struct range_unit *unit, Dwarf_Die *die,
-			   const struct range_sections *dwo, Dwarf_Die *skeleton,
-			   const struct range_sections *sections);
+			   const struct dwarf_sections *dwo, Dwarf_Die *skeleton,
+			   const struct dwarf_sections *sections);
 
 /* A walk over the ranges of one DIE. */
 struct die_ranges {

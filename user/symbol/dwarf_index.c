@@ -13,8 +13,11 @@
  */
 #include "symbol/dwarf_index.h"
 
+#include "symbol/abbrev_check.h"
+#include "symbol/budget.h"
 #include "symbol/debuginfo.h"
 #include "symbol/die_ranges.h"
+#include "symbol/die_string.h"
 #include "symbol/interval_map.h"
 #include "symbol/line_table.h"
 #include "symbol/split_unit.h"
@@ -24,10 +27,25 @@
 
 #include <dwarf.h>
 #include <errno.h>
+#include <limits.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define NO_FUNCTION UINT32_MAX
+
+/* What things cost of the budget (measured): a range with its place in a map, a DIE. */
+#define RANGE_STEPS 10
+#define RANGE_BYTES 56
+#define DIE_STEPS   8
+/* A byte of a line program, of which at most each makes a row. */
+#define LINE_STEPS 2
+#define LINE_BYTES 12
+#define BYTE_STEPS 2
+/* A reference from DIE to DIE, with a look at the attributes of both. */
+#define REFERENCE_STEPS 50
+/* As in libdw: so many are followed for an attribute. */
+#define REFERENCES_MAX 16
 /* Longer names are no names. */
 #define NAME_MAX_BYTES (64 * 1024)
 
@@ -41,7 +59,9 @@ struct function {
 struct unit {
 	Dwarf_Die die;
 	bool indexed, skeleton;
-	Dwarf *dwarf; /* where its functions are, once it is indexed; borrowed */
+	Dwarf *dwarf;		   /* where its functions are, once it is indexed; borrowed */
+	struct range_unit *ranges; /* of those, owned */
+	const struct dwarf_sections *split_sections; /* of that file, if it is a .dwo; borrowed */
 	struct {
 		struct function *items; /* owned, in the order of the tree */
 		size_t count, capacity;
@@ -76,12 +96,59 @@ struct dwarf_index {
 		size_t count, capacity;
 	} units;
 	struct interval_map map; /* values: indices of units */
-	uint32_t dies, ranges;	 /* spent of the limits */
+	struct budget budget;
+	void *paid; /* tsearch() tree of Dwarf_CU whose abbreviations are paid for, owned */
 	struct lines lines;
-	struct range_sections sections;
+	struct dwarf_sections moved; /* those of the file that dwz has moved DIEs to */
+	struct dwarf_sections sections;
 	struct split_files *split; /* owned */
 	struct dwarf_split_counts split_counts;
 };
+
+/* --- what libdw costs --- */
+
+static int compare_addresses(const void *a, const void *b)
+{
+	return ((uintptr_t)a > (uintptr_t)b) - ((uintptr_t)a < (uintptr_t)b);
+}
+
+/* Of the file that holds something, where a unit has led to it. */
+static const struct dwarf_sections *sections_of(const struct dwarf_index *index,
+						const struct unit *unit, Dwarf_CU *cu)
+{
+	Dwarf *dwarf = dwarf_cu_getdwarf(cu);
+
+	if (dwarf == index->dwarf)
+		return &index->sections;
+	return dwarf == unit->dwarf ? unit->split_sections : &index->moved;
+}
+
+/*
+ * Pays for what libdw may read and keep of the abbreviations of the unit that holds a DIE, once. unit:
+ * the one that leads to it. False: the budget is over.
+ */
+static bool pay_for_unit(struct dwarf_index *index, const struct unit *unit, Dwarf_Die *die)
+{
+	Dwarf_Off from_header = dwarf_cuoffset(die);
+
+	if (tfind(die->cu, &index->paid, compare_addresses))
+		return true;
+	if (from_header == (Dwarf_Off)-1 || !tsearch(die->cu, &index->paid, compare_addresses))
+		return false;
+	return abbrev_pay((const uint8_t *)die->addr - from_header, from_header,
+			  sections_of(index, unit, die->cu)->abbrev, &index->budget);
+}
+
+/* Pays for a look at a DIE, each of which goes through its attributes. */
+static bool pay_for_die(struct dwarf_index *index, Dwarf_Die *die)
+{
+	size_t attributes = 0;
+
+	/* dwarf_tag() finds the abbreviation. */
+	if (dwarf_tag(die) != DW_TAG_invalid)
+		dwarf_getattrcnt(die->abbrev, &attributes);
+	return budget_spend(&index->budget, DIE_STEPS + attributes, 0);
+}
 
 /* --- ranges --- */
 
@@ -112,10 +179,12 @@ static int add_ranges(struct dwarf_index *index, const struct range_unit *unit, 
 	while (die_ranges_next(&ranges, &low, &high)) {
 		int err;
 
-		if (++index->ranges > DWARF_RANGES_MAX)
+		if (!budget_spend(&index->budget, RANGE_STEPS, 0))
 			return -E2BIG;
 		if (!is_code(index->image, low, high))
 			continue;
+		if (!budget_spend(&index->budget, 0, RANGE_BYTES))
+			return -E2BIG;
 		err = vec_push(to, (struct interval){low, high, priority, value});
 		if (err)
 			return err;
@@ -131,8 +200,7 @@ struct walk {
 	struct unit *unit;
 	struct intervals *intervals;
 	Dwarf_Die root; /* of its tree */
-	struct range_unit ranges;
-	Dwarf_Off end; /* of the unit */
+	Dwarf_Off end;	/* of the unit */
 	size_t depth;
 	uint32_t inside[DWARF_DEPTH_MAX]; /* the function that holds the DIEs at each depth */
 };
@@ -142,13 +210,16 @@ static int add_function(struct walk *walk, Dwarf_Die *die, uint32_t parent, uint
 {
 	struct unit *unit = walk->unit;
 	uint32_t number = (uint32_t)unit->functions.count;
-	int added = vec_push(&unit->functions,
-			     (struct function){.die = dwarf_dieoffset(die), .parent = parent});
+	int added = -E2BIG;
+
+	if (budget_spend(&walk->index->budget, 0, 2 * sizeof(struct function)))
+		added = vec_push(&unit->functions,
+				 (struct function){.die = dwarf_dieoffset(die), .parent = parent});
 
 	if (added < 0)
 		return added;
-	added = add_ranges(walk->index, &walk->ranges, die, (uint64_t)walk->depth << 32 | number,
-			   number, walk->intervals);
+	added = add_ranges(walk->index, walk->unit->ranges, die,
+			   (uint64_t)walk->depth << 32 | number, number, walk->intervals);
 	if (added > 0)
 		*inside = number;
 	else if (added == 0)
@@ -240,12 +311,13 @@ static int walk_tree(struct walk *walk)
 		return 0;
 	for (;;) {
 		uint32_t inside = walk->inside[walk->depth];
-		int descend = visit(walk, &die, &inside);
+		int descend;
 
+		if (!pay_for_die(walk->index, &die))
+			return -E2BIG;
+		descend = visit(walk, &die, &inside);
 		if (descend < 0)
 			return descend;
-		if (++walk->index->dies > DWARF_DIES_MAX)
-			return -E2BIG;
 		if (descend && walk->depth + 1 < DWARF_DEPTH_MAX &&
 		    dwarf_child(&die, &child) == 0) {
 			walk->inside[++walk->depth] = inside;
@@ -263,7 +335,7 @@ static bool begin_split(struct walk *walk, int *err)
 	struct unit *unit = walk->unit;
 	struct split_unit split;
 
-	*err = split_files_find(index->split, &unit->die, &split);
+	*err = split_files_find(index->split, &index->sections, &unit->die, &split);
 	if (*err == -ESTALE)
 		index->split_counts.stale++;
 	else if (*err)
@@ -271,8 +343,9 @@ static bool begin_split(struct walk *walk, int *err)
 	if (*err)
 		return false;
 	unit->dwarf = split.dwarf;
+	unit->split_sections = split.sections;
 	walk->root = split.die;
-	return range_unit_init_split(&walk->ranges, &split.die, split.sections, &unit->die,
+	return range_unit_init_split(walk->unit->ranges, &split.die, split.sections, &unit->die,
 				     &index->sections);
 }
 
@@ -287,7 +360,7 @@ static bool begin_walk(struct walk *walk, int *err)
 			return false;
 	} else {
 		walk->root = walk->unit->die;
-		if (!range_unit_init(&walk->ranges, &walk->root, &walk->index->sections))
+		if (!range_unit_init(walk->unit->ranges, &walk->root, &walk->index->sections))
 			return false;
 	}
 	start = dwarf_dieoffset(&walk->root) - dwarf_cuoffset(&walk->root);
@@ -295,10 +368,16 @@ static bool begin_walk(struct walk *walk, int *err)
 			    NULL, NULL) != 0)
 		return false;
 	/* What a unit says of its length is not checked by libdw. */
-	if (!walk->ranges.sections.info)
+	if (!walk->unit->ranges->sections.info)
 		return false;
-	if (walk->end > walk->ranges.sections.info->d_size)
-		walk->end = walk->ranges.sections.info->d_size;
+	if (walk->end > walk->unit->ranges->sections.info->d_size)
+		walk->end = walk->unit->ranges->sections.info->d_size;
+	/* dwarf_siblingof() goes through what is not looked at here. */
+	if (walk->end < start ||
+	    !budget_spend(&walk->index->budget, (walk->end - start) * BYTE_STEPS, 0)) {
+		*err = -E2BIG;
+		return false;
+	}
 	return true;
 }
 
@@ -312,7 +391,10 @@ static int index_unit(struct dwarf_index *index, struct unit *unit, struct inter
 		return -ENOMEM;
 	*walk = (struct walk){.index = index, .unit = unit, .intervals = intervals};
 	unit->indexed = true;
-	if (begin_walk(walk, &err))
+	unit->ranges = calloc(1, sizeof(*unit->ranges));
+	if (!unit->ranges)
+		return -ENOMEM;
+	if (begin_walk(walk, &err) && pay_for_unit(index, unit, &walk->root))
 		err = walk_tree(walk);
 	if (err == -ENOMEM)
 		return err;
@@ -386,6 +468,36 @@ static int add_units(struct dwarf_index *index)
 	return err;
 }
 
+static void find_sections(struct dwarf_index *index)
+{
+	Elf *elf = dwarf_getelf(index->dwarf);
+
+	dwarf_sections_find(elf, false, &index->sections);
+	index->lines.sections = (struct line_sections){
+		.line = debuginfo_section(elf, ".debug_line"),
+		.line_str = debuginfo_section(elf, ".debug_line_str"),
+		.str = debuginfo_section(elf, ".debug_str"),
+	};
+	if (index->lines.sections.line)
+		index->lines.left = index->lines.sections.line->d_size;
+}
+
+/* May libdw be let loose on it? */
+static bool is_decent(struct dwarf_index *index)
+{
+	/* The caller has set it, or there is no link to it that libdw could follow. */
+	Dwarf *alt = dwarf_getalt(index->dwarf);
+
+	if (alt)
+		dwarf_sections_find(dwarf_getelf(alt), false, &index->moved);
+	if (abbrev_check(index->sections.info, false, index->sections.abbrev, &index->budget) &&
+	    abbrev_check(index->sections.types, true, index->sections.abbrev, &index->budget) &&
+	    abbrev_check(index->moved.info, false, index->moved.abbrev, &index->budget))
+		return true;
+	index->budget.over = true;
+	return false;
+}
+
 int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_search *search,
 		    struct dwarf_index **out)
 {
@@ -396,16 +508,10 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_
 		return -ENOMEM;
 	index->dwarf = dwarf;
 	index->image = image;
-	index->lines.sections = (struct line_sections){
-		.line = debuginfo_section(dwarf_getelf(dwarf), ".debug_line"),
-		.line_str = debuginfo_section(dwarf_getelf(dwarf), ".debug_line_str"),
-		.str = debuginfo_section(dwarf_getelf(dwarf), ".debug_str"),
-	};
-	if (index->lines.sections.line)
-		index->lines.left = index->lines.sections.line->d_size;
-	range_sections_find(dwarf_getelf(dwarf), &index->sections);
-	err = split_files_new(image, search, &index->split);
-	if (!err)
+	index->budget = budget_new();
+	find_sections(index);
+	err = split_files_new(image, search, &index->budget, &index->split);
+	if (!err && is_decent(index))
 		err = add_units(index);
 	if (err) {
 		dwarf_index_free(index);
@@ -413,6 +519,12 @@ int dwarf_index_new(Dwarf *dwarf, const struct image *image, const struct debug_
 	}
 	*out = index;
 	return 0;
+}
+
+/* What is not owned. */
+static void leave(void *node)
+{
+	(void)node;
 }
 
 void dwarf_index_free(struct dwarf_index *index)
@@ -424,9 +536,11 @@ void dwarf_index_free(struct dwarf_index *index)
 	}
 	free(index->lines.tables.items);
 	hash_index_deinit(&index->lines.by_offset);
+	tdestroy(index->paid, leave);
 	vec_for_each(unit, &index->units) {
 		interval_map_deinit(&unit->map);
 		free(unit->functions.items);
+		free(unit->ranges);
 	}
 	interval_map_deinit(&index->map);
 	split_files_free(index->split);
@@ -436,7 +550,13 @@ void dwarf_index_free(struct dwarf_index *index)
 
 bool dwarf_index_has_lines(const struct dwarf_index *index)
 {
-	return index->lines.sections.line && index->lines.sections.line->d_size > 0;
+	return index->lines.sections.line && index->lines.sections.line->d_size > 0 &&
+	       index->units.count > 0;
+}
+
+bool dwarf_index_is_limited(const struct dwarf_index *index)
+{
+	return index->budget.over;
 }
 
 struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *index)
@@ -454,15 +574,17 @@ static bool has_offset(const void *owner, uint32_t index, const void *key)
 }
 
 /* Reads a table for the first time. *out: NULL where that is not to be. 0 or -ENOMEM. */
-static int read_lines(struct lines *lines, uint64_t offset, const char *folder,
+static int read_lines(struct dwarf_index *index, uint64_t offset, const char *folder,
 		      struct line_table **out)
 {
+	struct lines *lines = &index->lines;
 	uint64_t size = line_table_size(&lines->sections, offset);
 	int err;
 
 	*out = NULL;
 	/* Those of a hostile file overlap. */
-	if (!size || size > lines->left)
+	if (!size || size > lines->left ||
+	    !budget_spend(&index->budget, size * LINE_STEPS, size * LINE_BYTES))
 		return 0;
 	lines->left -= size;
 	err = line_table_new(&lines->sections, offset, folder, out);
@@ -473,6 +595,7 @@ static int read_lines(struct lines *lines, uint64_t offset, const char *folder,
 static int find_lines(struct dwarf_index *index, struct unit *unit, struct line_table **out)
 {
 	struct lines *lines = &index->lines;
+	const char *folder = NULL;
 	struct lines_at found;
 	Dwarf_Attribute attr;
 	Dwarf_Word offset;
@@ -492,9 +615,9 @@ static int find_lines(struct dwarf_index *index, struct unit *unit, struct line_
 	err = hash_index_reserve(&lines->by_offset);
 	if (err)
 		return err;
-	err = read_lines(lines, offset,
-			 dwarf_formstring(dwarf_attr(&unit->die, DW_AT_comp_dir, &attr)),
-			 &found.table);
+	if (dwarf_attr(&unit->die, DW_AT_comp_dir, &attr))
+		folder = die_string(&index->sections, &attr, PATH_MAX);
+	err = read_lines(index, offset, folder, &found.table);
 	if (err)
 		return err;
 	err = vec_push(&lines->tables, found);
@@ -533,37 +656,65 @@ static void set_call_line(struct line_table *lines, Dwarf_Die *inlined, struct d
 		frame->line = (uint32_t)line;
 }
 
-/* An attribute of a function, or of what it is an instance of. */
-static const char *string_of(Dwarf_Die *die, unsigned int name)
+/*
+ * An attribute of a function, or of what it is an instance of. As dwarf_attr_integrate(), but paid for.
+ */
+static bool find_attribute(struct dwarf_index *index, const struct unit *unit, Dwarf_Die die,
+			   unsigned int name, Dwarf_Attribute *attr)
 {
-	Dwarf_Attribute attr;
-	const char *string = dwarf_formstring(dwarf_attr_integrate(die, name, &attr));
-
-	return string && strnlen(string, NAME_MAX_BYTES + 1) <= NAME_MAX_BYTES ? string : NULL;
+	for (unsigned int i = 0; i <= REFERENCES_MAX; i++) {
+		if (!pay_for_unit(index, unit, &die) ||
+		    !budget_spend(&index->budget, REFERENCE_STEPS, 0))
+			return false;
+		if (dwarf_attr(&die, name, attr))
+			return true;
+		if (!dwarf_attr(&die, DW_AT_abstract_origin, attr) &&
+		    !dwarf_attr(&die, DW_AT_specification, attr))
+			return false;
+		if (!dwarf_formref_die(attr, &die))
+			return false;
+	}
+	return false;
 }
 
-static void set_function(Dwarf_Die *die, struct dwarf_frame *frame)
+static const char *string_of(struct dwarf_index *index, const struct unit *unit,
+			     const Dwarf_Die *die, unsigned int name)
+{
+	Dwarf_Attribute attr;
+
+	if (!find_attribute(index, unit, *die, name, &attr))
+		return NULL;
+	return die_string(sections_of(index, unit, attr.cu), &attr, NAME_MAX_BYTES);
+}
+
+static void set_function(struct dwarf_index *index, const struct unit *unit, const Dwarf_Die *die,
+			 struct dwarf_frame *frame)
 {
 	Dwarf_Attribute attr;
 	Dwarf_Word line;
 
-	frame->name = string_of(die, DW_AT_name);
-	frame->linkage_name = string_of(die, DW_AT_linkage_name);
+	frame->name = string_of(index, unit, die, DW_AT_name);
+	frame->linkage_name = string_of(index, unit, die, DW_AT_linkage_name);
 	if (!frame->linkage_name)
-		frame->linkage_name = string_of(die, DW_AT_MIPS_linkage_name);
-	if (!dwarf_formudata(dwarf_attr_integrate(die, DW_AT_decl_line, &attr), &line) &&
-	    line <= INT32_MAX)
+		frame->linkage_name = string_of(index, unit, die, DW_AT_MIPS_linkage_name);
+	if (find_attribute(index, unit, *die, DW_AT_decl_line, &attr) &&
+	    !dwarf_formudata(&attr, &line) && line <= INT32_MAX)
 		frame->start_line = (uint32_t)line;
 }
 
-/* Where a function begins. What has several ranges begins with the first of them. */
-static uint64_t entry_of(Dwarf_Die *die)
+/* Where a function begins: with the first of its ranges. */
+static uint64_t entry_of(const struct unit *unit, Dwarf_Die *die)
 {
-	Dwarf_Addr base, low, high;
+	struct die_ranges ranges;
+	uint64_t low, high;
 
-	if (!dwarf_entrypc(die, &low))
-		return low;
-	return dwarf_ranges(die, 0, &base, &low, &high) > 0 ? low : 0;
+	if (!die_ranges_begin(&ranges, unit->ranges, die))
+		return 0;
+	do {
+		if (!die_ranges_next(&ranges, &low, &high))
+			return 0;
+	} while (low == high);
+	return low;
 }
 
 int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_frame *frames,
@@ -575,7 +726,7 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 	size_t count = 0;
 	int err;
 
-	if (!max || !interval_map_find(&index->map, vaddr, &number))
+	if (!max || index->budget.over || !interval_map_find(&index->map, vaddr, &number))
 		return 0;
 	unit = &index->units.items[number];
 	err = index_unit_lazily(index, unit);
@@ -594,10 +745,10 @@ int dwarf_index_lookup(struct dwarf_index *index, uint64_t vaddr, struct dwarf_f
 		if (!dwarf_offdie(unit->dwarf, function->die, &die))
 			return (int)(count + 1);
 		number = function->parent;
-		set_function(&die, &frames[count]);
+		set_function(index, unit, &die, &frames[count]);
 		frames[count].physical = number == NO_FUNCTION;
 		if (number == NO_FUNCTION)
-			frames[count].entry = entry_of(&die);
+			frames[count].entry = entry_of(unit, &die);
 		count++;
 		if (number == NO_FUNCTION || count == max)
 			return (int)count;

@@ -12,11 +12,8 @@
 
 #include <elfutils/libdw.h>
 
-/* Per image. Over one of these, what has been indexed so far is used, and symbols for the rest. */
+/* Per image, as the budget (symbol/budget.h): what is beyond comes from symbol tables. */
 #define DWARF_UNITS_MAX (1u << 20)
-#define DWARF_DIES_MAX	(256u << 20) /* looked at: bounds time */
-#define DWARF_RANGES_MAX                                                                           \
-	(32u << 20)	    /* of units and functions: bounds memory, 56 bytes each at most */
 #define DWARF_DEPTH_MAX 512 /* of nested scopes; deeper ones belong to the one above */
 
 struct dwarf_index;
@@ -53,6 +50,12 @@ struct dwarf_split_counts {
 };
 
 struct dwarf_split_counts dwarf_index_split_counts(const struct dwarf_index *index);
+
+/*
+ * Was there more than the budget pays for, or something that is not to be given to libdw? From then on,
+ * nothing is found here.
+ */
+bool dwarf_index_is_limited(const struct dwarf_index *index);
 
 /* Are there line tables at all? */
 bool dwarf_index_has_lines(const struct dwarf_index *index);

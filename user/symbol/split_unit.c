@@ -1,6 +1,8 @@
 #include "symbol/split_unit.h"
 
+#include "symbol/abbrev_check.h"
 #include "symbol/debuginfo.h"
+#include "symbol/die_string.h"
 #include "util/cleanup.h"
 #include "util/hash_index.h"
 #include "util/vec.h"
@@ -23,7 +25,7 @@ struct unit_place {
 struct split_file {
 	char *path;		     /* owned */
 	struct debuginfo_file *file; /* owned; NULL: not there, or of no use */
-	struct range_sections sections;
+	struct dwarf_sections sections;
 	struct {
 		struct unit_place *items; /* owned, sorted by id */
 		size_t count, capacity;
@@ -33,6 +35,7 @@ struct split_file {
 struct split_files {
 	const struct image *image;	   /* borrowed */
 	const struct debug_search *search; /* borrowed */
+	struct budget *budget;		   /* borrowed */
 	struct {
 		struct split_file **items; /* owned */
 		size_t count, capacity;
@@ -42,7 +45,7 @@ struct split_files {
 };
 
 int split_files_new(const struct image *image, const struct debug_search *search,
-		    struct split_files **out)
+		    struct budget *budget, struct split_files **out)
 {
 	struct split_files *files = calloc(1, sizeof(*files));
 
@@ -50,6 +53,7 @@ int split_files_new(const struct image *image, const struct debug_search *search
 		return -ENOMEM;
 	files->image = image;
 	files->search = search;
+	files->budget = budget;
 	*out = files;
 	return 0;
 }
@@ -143,10 +147,10 @@ static int read_file(struct split_files *files, struct split_file *file)
 		return 0;
 	}
 	files->held += file->file->held;
-	file->sections = (struct range_sections){
-		.info = debuginfo_section(file->file->elf, ".debug_info.dwo"),
-		.rnglists = debuginfo_section(file->file->elf, ".debug_rnglists.dwo"),
-	};
+	dwarf_sections_find(file->file->elf, true, &file->sections);
+	if (!abbrev_check(file->sections.info, false, file->sections.abbrev, files->budget) ||
+	    !abbrev_check(file->sections.types, true, file->sections.abbrev, files->budget))
+		return 0;
 	return find_units(file);
 }
 
@@ -191,12 +195,15 @@ static int find_file(struct split_files *files, const char *path, struct split_f
 
 /* --- where a skeleton's file may lie --- */
 
-static const char *string_of(Dwarf_Die *die, unsigned int name)
+static const char *string_of(const struct dwarf_sections *sections, Dwarf_Die *die,
+			     unsigned int name)
 {
 	Dwarf_Attribute attr;
-	const char *string = dwarf_formstring(dwarf_attr(die, name, &attr));
+	const char *string = NULL;
 
-	return string && *string && strnlen(string, PATH_MAX) < PATH_MAX ? string : NULL;
+	if (dwarf_attr(die, name, &attr))
+		string = die_string(sections, &attr, PATH_MAX - 1);
+	return string && *string ? string : NULL;
 }
 
 /*
@@ -204,17 +211,18 @@ static const char *string_of(Dwarf_Die *die, unsigned int name)
  * whole builds are moved to, with and without the folders in what it says. To be freed. 1; 0: there is
  * none of that kind; -ENOENT: no more; -ENOMEM.
  */
-static int path_of(const struct image *image, Dwarf_Die *skeleton, unsigned int n, char **path)
+static int path_of(const struct image *image, const struct dwarf_sections *sections,
+		   Dwarf_Die *skeleton, unsigned int n, char **path)
 {
-	const char *name = string_of(skeleton, DW_AT_dwo_name), *folder, *slash;
+	const char *name = string_of(sections, skeleton, DW_AT_dwo_name), *folder, *slash;
 	int length;
 
 	if (!name)
-		name = string_of(skeleton, DW_AT_GNU_dwo_name);
+		name = string_of(sections, skeleton, DW_AT_GNU_dwo_name);
 	if (!name || n > 2)
 		return -ENOENT;
 	if (n == 0) {
-		folder = string_of(skeleton, DW_AT_comp_dir);
+		folder = string_of(sections, skeleton, DW_AT_comp_dir);
 		length = folder ? (int)strlen(folder) : 0;
 	} else {
 		folder = image->path + image->root_prefix;
@@ -253,7 +261,8 @@ static bool find_unit(const struct split_file *file, uint64_t id, struct split_u
 	return true;
 }
 
-int split_files_find(struct split_files *files, Dwarf_Die *skeleton, struct split_unit *out)
+int split_files_find(struct split_files *files, const struct dwarf_sections *sections,
+		     Dwarf_Die *skeleton, struct split_unit *out)
 {
 	int err = 0, result = -ENOENT;
 	uint64_t id;
@@ -264,7 +273,7 @@ int split_files_find(struct split_files *files, Dwarf_Die *skeleton, struct spli
 		CLEANUP(cleanup_free) char *path = NULL;
 		struct split_file *file = NULL;
 
-		err = path_of(files->image, skeleton, n, &path);
+		err = path_of(files->image, sections, skeleton, n, &path);
 		if (err > 0)
 			err = find_file(files, path, &file);
 		else if (err < 0)

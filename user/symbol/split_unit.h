@@ -14,6 +14,7 @@
 #define ALLOCTRACE_SPLIT_UNIT_H
 
 #include "binary/image.h"
+#include "symbol/budget.h"
 #include "symbol/debug_search.h"
 #include "symbol/die_ranges.h"
 
@@ -28,22 +29,23 @@ struct split_unit {
 	uint64_t id;
 	Dwarf *dwarf;
 	Dwarf_Die die;
-	const struct range_sections *sections; /* of its file */
+	const struct dwarf_sections *sections; /* of its file */
 };
 
 /*
- * They are looked for in the root of image, and told to search->looked; both must live as long as
- * *out. 0 or -ENOMEM.
+ * They are looked for in the root of image, and told to search->looked; budget pays for them. All three
+ * must live as long as *out. 0 or -ENOMEM.
  */
 int split_files_new(const struct image *image, const struct debug_search *search,
-		    struct split_files **out);
+		    struct budget *budget, struct split_files **out);
 void split_files_free(struct split_files *files);
 
 /*
- * The other half of a skeleton (or of what dwarf_get_units() calls one), as long as files lives. Its
+ * The other half of a skeleton in a file with those sections (or of what dwarf_get_units() calls one), as long as files lives. Its
  * file is opened on first use. 0; -ENOENT: no such file, or not one to be used; -ESTALE: the file has
  * no unit with the skeleton's id; -E2BIG: over a limit; -ENOMEM.
  */
-int split_files_find(struct split_files *files, Dwarf_Die *skeleton, struct split_unit *out);
+int split_files_find(struct split_files *files, const struct dwarf_sections *sections,
+		     Dwarf_Die *skeleton, struct split_unit *out);
 
 #endif

@@ -296,6 +296,8 @@ void symbolizer_source(struct symbolizer *symbolizer, const struct image *image,
 	out->has_functions = source->dwarf || symbol_table_count(source->table) > 0;
 	out->has_lines = source->dwarf && dwarf_index_has_lines(source->dwarf);
 	out->has_inlines = source->dwarf != NULL;
+	out->limited = source->debuginfo->too_large ||
+		       (source->dwarf && dwarf_index_is_limited(source->dwarf));
 	if (source->dwarf) {
 		const struct dwarf_split_counts counts = dwarf_index_split_counts(source->dwarf);
 

@@ -38,6 +38,8 @@ struct symbol_source {
 	/* Of the units asked for, those whose functions are in .dwo files (-gsplit-dwarf) that are
 	 * not to be had, and those whose file is of another compilation: symbols name these. */
 	uint32_t split_missing, split_stale;
+	/* Debug info that would have taken too much time or memory: symbols for what is beyond. */
+	bool limited;
 };
 
 int symbolizer_new(const struct symbolizer_options *options, struct symbolizer **out);
