@@ -142,7 +142,7 @@ class Containers(Case):
         pids = ",".join(str(target.pid) for target in targets)
         command = [ALLOCTRACE, "-v", "-s", "1", "-d", "600s", "-p", pids, "-o", self.path("%p.pb.gz"), *options]
         if host:
-            script = f'mount --bind "$1" {DEBUG} && shift && exec "$@"'
+            script = f'mkdir -p {DEBUG} && mount --bind "$1" {DEBUG} && shift && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", script, "sh", host, *command]
         tracer = self.tracer(*command[1:], program=command[0])
         tracer.wait_recording()

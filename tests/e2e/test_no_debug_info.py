@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import unittest
 
-from lib import ROOT, Case, Profile, pprof, read_text, text_mappings
+from lib import OK, ROOT, Case, Profile, pprof, read_text, text_mappings
 
 FLAGS = [
     "-std=gnu11", "-O2", "-g", "-fno-optimize-sibling-calls", "-fno-toplevel-reorder", "-fno-builtin", "-D_GNU_SOURCE",
@@ -212,6 +212,30 @@ class NoDebugInfo(Case):
 
     def test_names_differences_and_sums_are_right_across_restarts(self):
         self.check_all()
+
+    def test_folded_stacks_and_the_summary_have_the_same_names(self):
+        self.build()
+        target = self.start()
+        output = self.path("out.folded")
+        tracer = self.tracer("-v", "-s", "1", "-T", "100", "-d", "600s", "-p", target.pid, "-f", "folded", "-o", output)
+        tracer.wait_recording()
+        target.say("work")
+        self.assertEqual(target.next_line(), "done")
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        flat = {}
+        for line in read_text(output).split("\n")[:-1]:
+            stack, size = re.fullmatch(r"(.*) (\d+)", line).groups()
+            frames = stack.split(";")
+            name = frames[-2] if frames[-1] == "malloc" else frames[-1]
+            function = self.function_of(name)
+            flat[function] = flat.get(function, 0) + int(size)
+        self.assertEqual(flat, self.expected(1, 1))
+        # Of the sites of the summary, by the names in their stacks.
+        offsets = set(re.findall(r"\[[^\[\]]+\+0x[0-9a-f]+\]", read_text(output)))
+        shown = set(re.findall(r"\[(?:plain|libexports\.so)\+0x[0-9a-f]+\]", tracer.stdout))
+        self.assertTrue(shown)
+        self.assertLessEqual(shown, offsets)
+        self.assertLessEqual({"static_last", "static_second", "plain_outer"}, {self.function_of(name) for name in shown})
 
     def test_position_dependent_program(self):
         self.check_all(moves=["libexports.so"], program_options=["-no-pie"])
