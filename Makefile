@@ -27,11 +27,12 @@ WARNINGS := -Wall -Wextra -Werror -Wvla -Wshadow -Wstrict-prototypes -Wmissing-p
 CPPFLAGS += -D_GNU_SOURCE -DALLOCTRACE_VERSION='"$(VERSION)"' -Iuser -Iinclude -I$(BUILD)
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS := -std=gnu11 $(WARNINGS) -fno-omit-frame-pointer $(SAN_FLAGS) $(CFLAGS)
-LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lzstd -lm
+LIBS := -lbpf -ldw -lelf -lz -lprotobuf-c -liberty -lZydis -llzma -lzstd -ljansson -lm
 
 # What the build and the tests need, as Debian calls it.
 BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-dev libprotobuf-c-dev \
-	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev libdebuginfod-dev libzstd-dev
+	protobuf-c-compiler libiberty-dev libzydis-dev libzycore-dev liblzma-dev libdebuginfod-dev libzstd-dev \
+	libjansson-dev
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn libc6-dbg python3-dbg \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev debuginfod \
@@ -74,7 +75,8 @@ MISSING = $(strip $(call need,$(CC),command -v $(CC),gcc) \
 	$(call need,Zydis,$(call header,Zydis/Zydis.h),libzydis-dev) \
 	$(call need,liblzma,$(call header,lzma.h),liblzma-dev) \
 	$(call need,libzstd,$(call header,zstd.h),libzstd-dev) \
-	$(call need,libdebuginfod,$(call header,elfutils/debuginfod.h),libdebuginfod-dev))
+	$(call need,libdebuginfod,$(call header,elfutils/debuginfod.h),libdebuginfod-dev) \
+	$(call need,jansson,$(call header,jansson.h),libjansson-dev))
 
 # Checked once per build folder, before anything is compiled.
 $(BUILD)/.prerequisites:

@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include "extras.h"
+#include "sweep.h"
 #include "util/units.h"
 #include "util/vec.h"
 
@@ -25,6 +26,12 @@ enum {
 	OPTION_NO_DEMANGLE,
 	OPTION_DEBUG_DIR,
 	OPTION_DEBUGINFOD,
+	OPTION_TOP_PROCESSES,
+	OPTION_MIN_GROWTH,
+	OPTION_JSON,
+	OPTION_COMM,
+	OPTION_CGROUP,
+	OPTION_UID,
 	OPTION_ALLOCATOR,
 	OPTION_SYMBOL,
 	OPTION_PROBE_THROWING,
@@ -35,6 +42,21 @@ enum {
 static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", 1},
 	{"pid", 'p', "PID[,PID...]", 0, "Trace these processes; may be repeated", 0},
+	{"all", 'a', NULL, 0,
+	 "Watch all processes of the host, and trace those that grow; each that grew gets a "
+	 "profile",
+	 0},
+	{"top-processes", OPTION_TOP_PROCESSES, "N", 0,
+	 "With --all: trace at most N at one time (default: 10)", 0},
+	{"min-growth", OPTION_MIN_GROWTH, "SIZE", 0,
+	 "With --all: what grows by less is not traced (default: 1MiB or 1 %, whichever is more)",
+	 0},
+	{"comm", OPTION_COMM, "NAME", 0,
+	 "With --all: only processes of this name; may be repeated, as the next two", 0},
+	{"cgroup", OPTION_CGROUP, "PATH", 0,
+	 "With --all: only what is in this control group, or below", 0},
+	{"uid", OPTION_UID, "USER", 0, "With --all: only processes of this user, by number or name",
+	 0},
 	{"follow", OPTION_FOLLOW, NULL, 0,
 	 "Trace what these start from now on too, as processes of their own", 0},
 	{"duration", 'd', "TIME", 0,
@@ -70,6 +92,8 @@ static const struct argp_option options[] = {
 	 "alloctrace.%c.%p.pb.gz)",
 	 0},
 	{"format", 'f', "FORMAT", 0, "pprof (default), text or folded", 0},
+	{"json", OPTION_JSON, NULL, 0, "With --all: the result on stdout as JSON, not as a table",
+	 0},
 	{"top", 'T', "N", 0, "Sites in the summary (default: 10)", 0},
 	{"no-demangle", OPTION_NO_DEMANGLE, NULL, 0, "Leave C++ and Rust names as they are", 0},
 	{"debug-dir", OPTION_DEBUG_DIR, "DIR", 0,
@@ -95,6 +119,7 @@ static const char doc[] =
 	"Heap profiles of running processes, by sampling their allocations in the kernel."
 	"\v"
 	"  sudo alloctrace -p 4321 -d 60s      a process that runs\n"
+	"  sudo alloctrace -a -d 60s           which process of this host grows, and where\n"
 	"  sudo alloctrace -- ./server         a command, from its first allocation on\n"
 	"  go tool pprof -http=: alloctrace.server.4321.pb.gz\n"
 	"\n"
@@ -185,6 +210,15 @@ static error_t check_extra(int err, const char *message, const char *argument)
 	return err ? usage_error(message, argument) : 0;
 }
 
+static error_t check_filter(const char *option, int err, const char *argument)
+{
+	if (err == -ENOMEM)
+		return ENOMEM;
+	if (err == -ENOENT)
+		return usage_error("%s: no such user: '%s'", option, argument);
+	return err ? usage_error("%s: makes no sense: '%s'", option, argument) : 0;
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
 	static const char *const formats[] = {"pprof", "text", "folded"};
@@ -229,6 +263,31 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		return 0;
 	case 'v':
 		settings->log_level = LOG_VERBOSE;
+		return 0;
+	case 'a':
+		settings->all = true;
+		return 0;
+	case OPTION_TOP_PROCESSES:
+		if (!parse_number(argument, 1, SWEEP_TOP_MAX, &value))
+			return usage_error("--top-processes: not a number from 1 to %d: '%s'",
+					   SWEEP_TOP_MAX, argument);
+		settings->top_processes = (unsigned int)value;
+		return 0;
+	case OPTION_MIN_GROWTH:
+		if (units_parse_size(argument, &settings->min_growth))
+			return usage_error("--min-growth: not a size: '%s'", argument);
+		return 0;
+	case OPTION_COMM:
+		return check_filter("--comm", host_filter_add_comm(settings->filter, argument),
+				    argument);
+	case OPTION_CGROUP:
+		return check_filter("--cgroup", host_filter_add_cgroup(settings->filter, argument),
+				    argument);
+	case OPTION_UID:
+		return check_filter("--uid", host_filter_add_user(settings->filter, argument),
+				    argument);
+	case OPTION_JSON:
+		settings->json = true;
 		return 0;
 	case OPTION_ATTACH:
 		settings->attach = (enum tracer_kind)choose("--attach", argument, tracer_kind_names,
@@ -312,12 +371,40 @@ static char *join(int argc, char **argv)
 	return fclose(to) ? NULL : line;
 }
 
+static bool has_filter(const struct host_filter *filter)
+{
+	return filter->comms.count || filter->cgroups.count || filter->users.count;
+}
+
+/* Exactly one thing to trace, and nothing that does not go with it. */
+static bool check_what(const struct settings *settings)
+{
+	int given = (settings->pids.count > 0) + (settings->command != NULL) + settings->all;
+
+	if (!given)
+		log_error("nothing to trace: give -p PID, --all or -- COMMAND (--help tells more)");
+	else if (given > 1)
+		log_error("give either -p PID or --all or -- COMMAND");
+	else if (settings->all && (settings->follow || settings->interval))
+		log_error("%s does not go with --all",
+			  settings->follow ? "--follow" : "--interval");
+	else if (settings->all && settings->format != FORMAT_PPROF)
+		log_error("--format: --all writes pprof profiles");
+	else if (!settings->all && settings->json)
+		log_error("--json goes with --all");
+	else if (!settings->all && has_filter(settings->filter))
+		log_error("--comm, --cgroup and --uid go with --all");
+	else
+		return true;
+	return false;
+}
+
 bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 {
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse_option,
-		.args_doc = "-p PID\n-- COMMAND [ARGUMENT...]",
+		.args_doc = "-p PID\n-a\n-- COMMAND [ARGUMENT...]",
 		.doc = doc,
 	};
 	error_t err;
@@ -325,10 +412,15 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 	*settings = (struct settings){
 		.period = DEFAULT_PERIOD,
 		.top = DEFAULT_TOP,
+		.top_processes = SWEEP_TOP,
 		.log_level = LOG_NORMAL,
 		.attach = TRACER_AUTO,
 	};
 	settings->command_line = join(argc, argv);
+	settings->filter = calloc(1, sizeof(*settings->filter));
+	*exit_code = EXIT_OTHER;
+	if (!settings->filter)
+		return false;
 	argp_err_exit_status = EXIT_USAGE;
 	argv[0] = (char *)"alloctrace"; /* getopt's messages begin like ours */
 	err = argp_parse(&argp, argc, argv, ARGP_IN_ORDER | ARGP_NO_HELP, NULL, settings);
@@ -337,14 +429,8 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 		log_error("%s", strerror(err));
 		return false;
 	}
-	if (!settings->pids.count && !settings->command) {
-		log_error("nothing to trace: give -p PID or -- COMMAND (--help tells more)");
+	if (!check_what(settings))
 		return false;
-	}
-	if (settings->pids.count && settings->command) {
-		log_error("give either -p PID or -- COMMAND");
-		return false;
-	}
 	find_owner(&settings->owner);
 	*exit_code = EXIT_OTHER;
 	return settings->command_line != NULL;
@@ -358,4 +444,7 @@ void settings_deinit(struct settings *settings)
 	free(settings->debug_folders.items);
 	free(settings->command_line);
 	extras_deinit(&settings->extras);
+	if (settings->filter)
+		host_filter_deinit(settings->filter);
+	free(settings->filter);
 }

@@ -3,6 +3,7 @@
 #define ALLOCTRACE_CLI_H
 
 #include "output/file.h"
+#include "target/host_filter.h"
 #include "tracer/tracer.h"
 #include "util/log.h"
 
@@ -34,13 +35,18 @@ struct settings {
 	struct {
 		pid_t *items;
 		size_t count, capacity;
-	} pids;		    /* owned; each once */
-	char **command;	    /* borrowed from argv, NULL-terminated; NULL: none */
-	bool follow;	    /* what the targets start, too */
-	int64_t duration;   /* ns; 0: until the target ends or a signal comes */
-	int64_t interval;   /* ns; a profile each, beside the one at the end; 0: none */
-	uint64_t period;    /* bytes between samples on average */
-	const char *output; /* borrowed; NULL: the default name in the current folder */
+	} pids;			    /* owned; each once */
+	bool all;		    /* sweep the host */
+	unsigned int top_processes; /* that get probes, at one time */
+	uint64_t min_growth;	    /* bytes; 0: SWEEP_MIN_BYTES, or SWEEP_MIN_SHARE of a process */
+	bool json;
+	struct host_filter *filter; /* owned; of the processes that are watched */
+	char **command;		    /* borrowed from argv, NULL-terminated; NULL: none */
+	bool follow;		    /* what the targets start, too */
+	int64_t duration;	    /* ns; 0: until the target ends or a signal comes */
+	int64_t interval;	    /* ns; a profile each, beside the one at the end; 0: none */
+	uint64_t period;	    /* bytes between samples on average */
+	const char *output;	    /* borrowed; NULL: the default name in the current folder */
 	enum output_format format;
 	unsigned int top;
 	enum log_level log_level;

@@ -20,12 +20,14 @@
  *   names.c    the locations of a profile -> names
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
+ *   sweep.c    a sweep of the host: watch all, join those that grow, tell (rows: sweep_rows)
  *   cli.c      the command line
  *
  * The kernel side is in bpf/, what both sides share in include/.
  */
 #include "cli.h"
 #include "record.h"
+#include "sweep.h"
 
 int main(int argc, char **argv)
 {
@@ -34,7 +36,7 @@ int main(int argc, char **argv)
 
 	if (cli_parse(argc, argv, &settings, &code)) {
 		log_set_level(settings.log_level);
-		code = record_run(&settings);
+		code = settings.all ? sweep_run(&settings) : record_run(&settings);
 	}
 	settings_deinit(&settings);
 	return code;

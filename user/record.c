@@ -129,17 +129,6 @@ static void show_progress(const struct recording *recording)
 		units_format_size((double)rss, rss_text));
 }
 
-static void target_ended(const struct recording *recording, struct target_record *target)
-{
-	int64_t cpu_time = process_cpu_time(target->process);
-
-	target->ended_at = clock_now(CLOCK_MONOTONIC);
-	if (cpu_time >= 0) /* nobody has waited for it yet */
-		target->cpu_end = cpu_time;
-	tracer_release(recording->tracer, target->slot);
-	log_verbose("process %d: ended", target->process->pid);
-}
-
 /* What is waited for: the recording's own descriptors, and behind them one of each target. */
 enum {
 	FD_SIGNALS,
@@ -172,7 +161,7 @@ static void look_for_ends(const struct recording *recording, const struct pollfd
 
 	vec_for_each(target, &recording->targets) {
 		if (fd++->revents)
-			target_ended(recording, target);
+			targets_end(recording, target);
 	}
 }
 

@@ -48,6 +48,12 @@ static int say_one_file(void)
 	return EXIT_USAGE;
 }
 
+static int say_pattern(void)
+{
+	log_error("--output: only %%p (pid), %%c (command) and %%%% stand for something");
+	return EXIT_USAGE;
+}
+
 static bool is_taken(const struct recording *recording, const struct target_record *target)
 {
 	for (struct target_record *other = recording->targets.items; other < target; other++) {
@@ -75,14 +81,12 @@ static int prepare_output(struct recording *recording, struct target_record *tar
 	int err = output_path(settings->output, target->process->comm, target->process->pid,
 			      extensions[settings->format], &target->output);
 
-	if (err == -EINVAL) {
-		log_error("--output: only %%p (pid), %%c (command) and %%%% stand for something");
-		return EXIT_USAGE;
-	}
+	if (err == -EINVAL)
+		return say_pattern();
 	if (err)
 		return say_output_error("the profile", err);
 	if (is_taken(recording, target)) {
-		if (!target->followed)
+		if (!target->followed && !settings->all)
 			return say_one_file();
 		err = make_unique(target);
 	}
@@ -99,6 +103,26 @@ static bool is_one_file(const struct settings *settings)
 
 	return !output_path(settings->output, "", 1, "", &one) &&
 	       !output_path(settings->output, "", 2, "", &other) && strcmp(one, other) == 0;
+}
+
+int report_prepare_many(const struct settings *settings)
+{
+	CLEANUP(cleanup_free) char *path = NULL;
+	int err;
+
+	if (writes_to_stdout(settings)) {
+		log_error("--output: several profiles need files");
+		return EXIT_USAGE;
+	}
+	err = output_path(settings->output, "x", 1, extensions[settings->format], &path);
+	if (err == -EINVAL)
+		return say_pattern();
+	if (err)
+		return say_output_error("the profiles", err);
+	if (is_one_file(settings))
+		return say_one_file();
+	err = output_check(path, &settings->owner);
+	return err ? say_output_error(path, err) : EXIT_OK;
 }
 
 int report_prepare(struct recording *recording)
@@ -435,6 +459,23 @@ int report_interval(struct recording *recording, struct target_record *target, u
 	else
 		code = write_profile(profile, settings, target, path);
 	profile_free(profile);
+	return code;
+}
+
+int report_profile(struct recording *recording, struct target_record *target,
+		   struct profile **profile)
+{
+	const struct settings *settings = recording->settings;
+	const struct moment end = at_the_end(recording, target);
+	int code = EXIT_OK;
+
+	*profile = NULL;
+	if (!target->output)
+		code = prepare_output(recording, target);
+	if (code == EXIT_OK)
+		code = make_profile(recording, target, &end, profile);
+	if (code == EXIT_OK)
+		code = write_profile(*profile, settings, target, target->output);
 	return code;
 }
 

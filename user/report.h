@@ -11,6 +11,12 @@
 int report_prepare(struct recording *recording);
 
 /*
+ * The same where it is not known yet which processes there will be: can each have a file of its own,
+ * and can one be written?
+ */
+int report_prepare_many(const struct settings *settings);
+
+/*
  * While the recording runs: writes what is known of one target by now as a profile of that number,
  * without a summary. As report_target().
  */
@@ -21,5 +27,14 @@ int report_interval(struct recording *recording, struct target_record *target, u
  * written is, whatever else fails.
  */
 int report_target(struct recording *recording, struct target_record *target);
+
+struct profile;
+
+/*
+ * Reads one target back and writes its profile, without a summary: the profile, with names, is the
+ * caller's then, even where it could not be written. An exit code; *profile is NULL where there is none.
+ */
+int report_profile(struct recording *recording, struct target_record *target,
+		   struct profile **profile);
 
 #endif

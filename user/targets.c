@@ -330,6 +330,17 @@ void targets_read_usage(struct target_record *target, bool stacks)
 	target->cpu_end = process_cpu_time(target->process);
 }
 
+void targets_end(const struct recording *recording, struct target_record *target)
+{
+	int64_t cpu_time = process_cpu_time(target->process);
+
+	target->ended_at = clock_now(CLOCK_MONOTONIC);
+	if (cpu_time >= 0) /* nobody has waited for it yet */
+		target->cpu_end = cpu_time;
+	tracer_release(recording->tracer, target->slot);
+	log_verbose("process %d: ended", target->process->pid);
+}
+
 void targets_start(struct recording *recording, struct target_record *target)
 {
 	targets_read_usage(target, true);
@@ -457,14 +468,9 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 	}
 }
 
-void targets_follow(struct recording *recording, struct watch *watch)
+void targets_apply(struct recording *recording, const struct watch_event *events, size_t count)
 {
-	const struct watch_event *events;
-	size_t count;
-
 	tracer_read_requests(recording->tracer);
-	if (watch_read(watch, &events, &count))
-		return;
 	vec_for_each(target, &recording->targets) {
 		unsigned int children = target->children;
 		bool changed = false, executed = false;
@@ -490,4 +496,13 @@ void targets_follow(struct recording *recording, struct watch *watch)
 		if (target->children != children)
 			let_children_go(recording, target);
 	}
+}
+
+void targets_follow(struct recording *recording, struct watch *watch)
+{
+	const struct watch_event *events = NULL;
+	size_t count = 0;
+
+	watch_read(watch, &events, &count);
+	targets_apply(recording, events, count);
 }

@@ -34,6 +34,9 @@ void targets_read_seen(const struct recording *recording, const struct target_re
 /* With its probes in: from now on the target is recorded. */
 void targets_start(struct recording *recording, struct target_record *target);
 
+/* It has ended: notes what can be known of that, and gives back its place in the kernel. */
+void targets_end(const struct recording *recording, struct target_record *target);
+
 /*
  * A target of which only the process has been opened, and whose slot is the next one, joins a recording
  * that runs: everything up to its first recorded allocation. It is taken over; 0, -ENOTSUP (probes would
@@ -46,6 +49,8 @@ void targets_remap(struct recording *recording, struct target_record *target);
 
 /* What has happened to the targets since the last call. */
 void targets_follow(struct recording *recording, struct watch *watch);
+/* The same where the events have been read already. */
+void targets_apply(struct recording *recording, const struct watch_event *events, size_t count);
 
 void target_deinit(struct target_record *target);
 

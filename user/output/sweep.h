@@ -1,0 +1,78 @@
+/*
+ * What a sweep of a host found: plain data, and how it is told, as a table for people and as JSON for
+ * machines.
+ */
+#ifndef ALLOCTRACE_OUTPUT_SWEEP_H
+#define ALLOCTRACE_OUTPUT_SWEEP_H
+
+#include "profile/verdict.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+/* The function at which most of something is: of a process's live bytes, of its new pages. */
+struct sweep_site {
+	char *function; /* owned; NULL: none is known */
+	char *file;	/* owned; "" where unknown */
+	uint32_t line;	/* 0: unknown */
+	double share;	/* of all, 0 to 1 */
+};
+
+/* One process. Strings are owned; names hold hostile bytes. */
+struct sweep_row {
+	pid_t pid;
+	uid_t uid;
+	char *comm;
+	char *cgroup;	 /* "" where unknown */
+	char *container; /* id; NULL: none */
+	/* Bytes, since it was first seen. */
+	uint64_t rss_start, rss_end;
+	int64_t anon_growth, shared_growth; /* shared: file pages and shared memory */
+	bool kinds_known;
+	int64_t file_growth, shmem_growth;
+	struct verdict verdict; /* of its anonymous memory */
+	char *verdict_text;
+	/* Of its heap, if probes were placed. */
+	bool zoomed;
+	int64_t zoomed_after; /* ns after the sweep's start */
+	double live, live_low, live_high;
+	double alloc_per_second; /* bytes */
+	char *account;		 /* of its RSS since then; NULL: none */
+	struct sweep_site site;
+	char *profile; /* path; NULL: none was written */
+	struct sweep_site growth_site;
+	char *growth_profile;
+	bool ended;
+	char *reason; /* why there are no probes; NULL: nothing to say */
+};
+
+struct sweep_result {
+	const char *version; /* borrowed */
+	char *kernel;	     /* owned */
+	int64_t time_nanos;  /* start, since the epoch */
+	int64_t duration;    /* ns */
+	struct {
+		struct sweep_row *items; /* owned; the largest growth first */
+		size_t count, capacity;
+	} rows;
+	/* Processes seen, that ended, that lived too briefly to be looked at, that could not be read. */
+	unsigned int processes, ended, short_lived, kernel_threads, not_read;
+};
+
+void sweep_result_deinit(struct sweep_result *result);
+
+/* The first `top` rows as a table, then each with its evidence. 0 or -errno. */
+int sweep_table_write(const struct sweep_result *result, unsigned int top, FILE *to);
+
+/* The rows alone, under one line that says how it stands: while it runs. */
+void sweep_table_write_rows(const struct sweep_result *result, FILE *to);
+
+/* All rows; the man page has the schema. Bytes that are not UTF-8 are written as \xNN. 0 or -errno. */
+int sweep_json_write(const struct sweep_result *result, FILE *to);
+
+/* "steady", "step", ...: as JSON has it. */
+const char *sweep_verdict_name(enum verdict_kind kind);
+
+#endif

@@ -1,0 +1,147 @@
+#include "output/sweep.h"
+
+#include "output/text.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <time.h>
+
+const char *sweep_verdict_name(enum verdict_kind kind)
+{
+	static const char *const names[] = {
+		[VERDICT_TOO_SHORT] = "too short", [VERDICT_FLAT] = "flat",
+		[VERDICT_STEADY] = "steady",	   [VERDICT_STEP] = "step",
+		[VERDICT_SAWTOOTH] = "sawtooth",   [VERDICT_UNEVEN] = "uneven",
+		[VERDICT_SHRANK] = "shrank",
+	};
+
+	return names[kind];
+}
+
+/* Escaped as everywhere: JSON knows nothing but UTF-8. NULL: null. */
+static json_t *text(const char *string)
+{
+	char *escaped;
+	json_t *made;
+
+	if (!string)
+		return json_null();
+	escaped = text_escaped(string);
+	made = escaped ? json_string(escaped) : NULL;
+	free(escaped);
+	return made;
+}
+
+static json_t *integer_if(bool known, int64_t value)
+{
+	return known ? json_integer(value) : json_null();
+}
+
+static json_t *real_if(bool known, double value)
+{
+	return known ? json_real(value) : json_null();
+}
+
+static json_t *site(const struct sweep_site *from)
+{
+	if (!from->function)
+		return json_null();
+	return json_pack("{s:o, s:o, s:o, s:f}", "function", text(from->function), "file",
+			 text(from->file ? from->file : ""), "line", json_integer(from->line),
+			 "share", from->share);
+}
+
+static json_t *live(const struct sweep_row *row)
+{
+	if (!row->zoomed)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f}", "value", row->live, "low", row->live_low, "high",
+			 row->live_high);
+}
+
+static json_t *verdict(const struct sweep_row *row)
+{
+	return json_pack("{s:s, s:i, s:i, s:f, s:o}", "kind", sweep_verdict_name(row->verdict.kind),
+			 "parts", (int)row->verdict.parts, "grown", (int)row->verdict.grown,
+			 "per_second", row->verdict.per_second, "text", text(row->verdict_text));
+}
+
+static json_t *process(const struct sweep_row *row)
+{
+	json_t *object = json_object();
+	const struct {
+		const char *name;
+		json_t *value;
+	} members[] = {
+		{"pid", json_integer(row->pid)},
+		{"comm", text(row->comm)},
+		{"uid", json_integer(row->uid)},
+		{"cgroup", text(row->cgroup)},
+		{"container", text(row->container)},
+		{"rss_start", json_integer((int64_t)row->rss_start)},
+		{"rss_end", json_integer((int64_t)row->rss_end)},
+		{"growth", json_integer((int64_t)row->rss_end - (int64_t)row->rss_start)},
+		{"anon_growth", json_integer(row->anon_growth)},
+		{"shared_growth", json_integer(row->shared_growth)},
+		{"file_growth", integer_if(row->kinds_known, row->file_growth)},
+		{"shmem_growth", integer_if(row->kinds_known, row->shmem_growth)},
+		{"verdict", verdict(row)},
+		{"zoomed", json_boolean(row->zoomed)},
+		{"live_bytes", live(row)},
+		{"alloc_bytes_per_second", real_if(row->zoomed, row->alloc_per_second)},
+		{"account", text(row->account)},
+		{"top_site", site(&row->site)},
+		{"profile", text(row->profile)},
+		{"growth_site", site(&row->growth_site)},
+		{"growth_profile", text(row->growth_profile)},
+		{"ended", json_boolean(row->ended)},
+		{"reason", text(row->reason)},
+	};
+	int failed = !object;
+
+	for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++)
+		failed |= json_object_set_new(object, members[i].name, members[i].value);
+	if (!failed)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
+static json_t *processes(const struct sweep_result *result)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < result->rows.count; i++) {
+		if (json_array_append_new(array, process(&result->rows.items[i]))) {
+			json_decref(array);
+			return NULL;
+		}
+	}
+	return array;
+}
+
+int sweep_json_write(const struct sweep_result *result, FILE *to)
+{
+	time_t start = (time_t)(result->time_nanos / 1000000000);
+	char when[64] = "";
+	struct tm tm;
+	json_t *root;
+	int err;
+
+	if (gmtime_r(&start, &tm))
+		strftime(when, sizeof(when), "%FT%TZ", &tm);
+	root = json_pack("{s:s, s:o, s:s, s:f, s:{s:i, s:i, s:i, s:i, s:i}, s:o}", "version",
+			 result->version, "kernel", text(result->kernel), "start", when,
+			 "duration_seconds", (double)result->duration / 1e9, "counts", "processes",
+			 (int)result->processes, "ended", (int)result->ended, "short_lived",
+			 (int)result->short_lived, "kernel_threads", (int)result->kernel_threads,
+			 "not_read", (int)result->not_read, "processes", processes(result));
+	if (!root)
+		return -ENOMEM;
+	err = json_dumpf(root, to, JSON_INDENT(2));
+	json_decref(root);
+	if (err || fputc('\n', to) == EOF || fflush(to))
+		return errno ? -errno : -EIO;
+	return 0;
+}

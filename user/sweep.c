@@ -1,0 +1,384 @@
+/*
+ * No process carries a breakpoint unless it has grown: the census (target/host.h) costs a system call
+ * per process and second. What grows is joined by a recording as any other target is, with the rest of
+ * the window to be watched in; its heap's figures are of that part, how it grew is of all of it.
+ */
+#include "sweep.h"
+
+#include "report.h"
+#include "session.h"
+#include "sweep_result.h"
+#include "targets.h"
+#include "output/text.h"
+#include "symbol/debug_search.h"
+#include "target/host.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/units.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TICK_NS 1000000000LL
+/* Readings of a process before its growth means anything: libraries are loaded, caches are filled. */
+#define READINGS_LEAST 3
+/* Of all that were zoomed on, to --top-processes at one time: others may outgrow those. */
+#define ZOOMS_PER_TOP 4
+/* Executable mappings of a target that is joined, and rows of unwind tables for all that come. */
+#define ZOOM_MAPPINGS 512
+#define ZOOM_ROWS     (4 * 1024 * 1024)
+
+/* --- zoom --- */
+
+static const char *reason_of(int err)
+{
+	switch (err) {
+	case -ESRCH:
+	case -ECHILD:
+		return "it ended meanwhile";
+	case -ENOTSUP:
+		return "it has a shadow stack, which this kernel's probes would break";
+	case -EPERM:
+	case -EACCES:
+		return "not permitted";
+	case -ENOMEM:
+		return "no memory";
+	default:
+		return "its probes could not be placed";
+	}
+}
+
+/* Opens the process, and sees that it still is the one that has grown. */
+static int open_process(const struct host_process *from, struct process **out)
+{
+	struct memory memory;
+	int err = process_open(from->pid, out);
+
+	if (err)
+		return err;
+	err = host_read_detail(from, &memory);
+	if (err)
+		process_free(*out);
+	return err;
+}
+
+static int join(struct sweep *sweep, const struct host_process *from, uint32_t *slot)
+{
+	struct recording *recording = &sweep->recording;
+	struct target_record target = {
+		.slot = (uint32_t)recording->targets.count,
+		.opened_at = clock_now(CLOCK_MONOTONIC),
+	};
+	int err = open_process(from, &target.process);
+
+	if (err)
+		return err;
+	err = targets_join(recording, &target);
+	if (err) {
+		target_deinit(&target);
+		return err;
+	}
+	*slot = target.slot;
+	return 0;
+}
+
+/* 0 or -ENOMEM. */
+static int zoom_on(struct sweep *sweep, struct host_process *process)
+{
+	struct sweep_zoom zoom = {.process = process, .at = clock_now(CLOCK_MONOTONIC)};
+	char growth[UNITS_TEXT_MAX];
+	int err;
+
+	if (sweep->recording.targets.count >= sweep->slots) {
+		zoom.reason = "others had grown before it";
+	} else {
+		err = join(sweep, process, &zoom.slot);
+		if (err)
+			zoom.reason = reason_of(err);
+	}
+	process->kept = true;
+	log_verbose("process %d: grown by %s: %s", process->pid,
+		    units_format_size((double)host_growth(process), growth),
+		    zoom.reason ? zoom.reason : "probes placed");
+	return vec_push(&sweep->zooms, zoom);
+}
+
+/* Looks who has grown by now. 0 or -ENOMEM. */
+static int zoom(struct sweep *sweep)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, false);
+	struct host_process *found[SWEEP_TOP_MAX];
+	size_t count = host_growers(sweep->host, &grown, found, sweep->settings->top_processes);
+	int err = 0;
+
+	for (size_t i = 0; i < count && !err; i++) {
+		if (found[i]->readings.count >= READINGS_LEAST && !sweep_find_zoom(sweep, found[i]))
+			err = zoom_on(sweep, found[i]);
+	}
+	return err;
+}
+
+/* --- while it runs --- */
+
+/* On a terminal the table is renewed in its place, else a line tells how it stands. */
+static bool has_live_table(const struct sweep *sweep)
+{
+	const char *term = getenv("TERM");
+
+	return !sweep->settings->json && sweep->settings->log_level == LOG_NORMAL &&
+	       isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0;
+}
+
+static void clear_table(struct sweep *sweep)
+{
+	/* Up by its lines, and everything below is erased (ECMA-48: CUU, ED). */
+	if (sweep->lines)
+		printf("\033[%uA\033[J", sweep->lines);
+	fflush(stdout);
+	sweep->lines = 0;
+}
+
+static void show_table(struct sweep *sweep)
+{
+	struct sweep_result result = {
+		.duration = clock_now(CLOCK_MONOTONIC) - sweep->recording.started,
+	};
+	CLEANUP(cleanup_free) char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	if (!to)
+		return;
+	if (!sweep_result_peek(sweep, &result))
+		sweep_table_write_rows(&result, to);
+	sweep_result_deinit(&result);
+	if (fclose(to))
+		return;
+	clear_table(sweep);
+	fputs(text, stdout);
+	fflush(stdout);
+	for (const char *at = text; (at = strchr(at, '\n')); at++)
+		sweep->lines++;
+}
+
+static void show_line(const struct sweep *sweep)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, false);
+	char elapsed[UNITS_TEXT_MAX], growth[UNITS_TEXT_MAX];
+	CLEANUP(cleanup_free) char *comm = NULL;
+	struct host_process *largest;
+	size_t any = host_growers(sweep->host, &grown, &largest, 1);
+
+	units_format_duration(clock_now(CLOCK_MONOTONIC) - sweep->recording.started, elapsed);
+	if (!any) {
+		log_progress("sweeping: %s, %zu processes, none has grown (Ctrl-C ends it)",
+			     elapsed, sweep->host->watched);
+		return;
+	}
+	comm = text_escaped(largest->comm);
+	log_progress("sweeping: %s, %zu processes, %zu with probes; most: %s (%d) +%s (Ctrl-C ends "
+		     "it)",
+		     elapsed, sweep->host->watched, sweep->recording.targets.count,
+		     comm ? comm : "", largest->pid,
+		     units_format_size((double)host_growth(largest), growth));
+}
+
+/* What has happened since the last call. 0 or -ENOMEM. */
+static int take_events(struct sweep *sweep, struct watch *watch)
+{
+	const struct watch_event *events = NULL;
+	size_t count = 0;
+	int err = watch_read(watch, &events, &count);
+
+	for (size_t i = 0; i < count && !err; i++)
+		err = host_event(sweep->host, &events[i]);
+	targets_apply(&sweep->recording, events, count);
+	return err;
+}
+
+static int tick(struct sweep *sweep, struct watch *watch)
+{
+	int err = take_events(sweep, watch);
+
+	if (!err)
+		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
+	if (!err)
+		err = zoom(sweep);
+	if (!err)
+		err = sweep_note_kinds(sweep);
+	vec_for_each(target, &sweep->recording.targets)
+		targets_read_usage(target, false);
+	if (has_live_table(sweep))
+		show_table(sweep);
+	else
+		show_line(sweep);
+	return err;
+}
+
+enum {
+	FD_SIGNALS,
+	FD_WATCH,
+	FD_REQUESTS,
+	FD_TARGETS,
+};
+
+static void look_for_ends(struct recording *recording, const struct pollfd *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (fds[FD_TARGETS + i].revents)
+			targets_end(recording, &recording->targets.items[i]);
+	}
+}
+
+/* Until the window is over. *reason: what ended it. 0 or -errno. */
+static int watch_host(struct sweep *sweep, struct watch *watch, int signals, const char **reason)
+{
+	struct recording *recording = &sweep->recording;
+	struct pollfd fds[FD_TARGETS + MAX_TARGETS] = {
+		[FD_SIGNALS] = {signals, POLLIN, 0},
+		[FD_WATCH] = {watch_fd(watch), POLLIN, 0},
+		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
+	};
+	int64_t end = sweep->settings->duration, next = recording->started + TICK_NS, now;
+	int err = 0;
+
+	end = end ? recording->started + end : INT64_MAX;
+	*reason = "duration over";
+	while (!err && (now = clock_now(CLOCK_MONOTONIC)) < end) {
+		int64_t left = (next < end ? next : end) - now;
+		struct timespec timeout = {0};
+		size_t count = recording->targets.count;
+
+		for (size_t i = 0; i < count; i++) {
+			const struct target_record *target = &recording->targets.items[i];
+
+			fds[FD_TARGETS + i] = (struct pollfd){
+				.fd = target->ended_at ? -1 : target->process->pidfd,
+				.events = POLLIN,
+			};
+		}
+		if (left > 0)
+			timeout = (struct timespec){left / TICK_NS, left % TICK_NS};
+		if (ppoll(fds, FD_TARGETS + count, &timeout, NULL) < 0 && errno != EINTR)
+			return -errno;
+		if (fds[FD_SIGNALS].revents) {
+			*reason = "interrupted";
+			break;
+		}
+		look_for_ends(recording, fds, count);
+		if (clock_now(CLOCK_MONOTONIC) >= next) {
+			err = tick(sweep, watch);
+			next += TICK_NS;
+		} else if (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents) {
+			err = take_events(sweep, watch);
+		}
+	}
+	return err;
+}
+
+/* --- the result --- */
+
+static int write_result(const struct sweep *sweep, const struct sweep_result *result)
+{
+	int err;
+
+	if (sweep->settings->log_level == LOG_QUIET && !sweep->settings->json)
+		return EXIT_OK;
+	err = sweep->settings->json ? sweep_json_write(result, stdout)
+				    : sweep_table_write(result, sweep->settings->top, stdout);
+	if (!err)
+		return EXIT_OK;
+	log_error("cannot write the result to stdout: %s", strerror(-err));
+	return EXIT_OUTPUT;
+}
+
+static int report(struct sweep *sweep)
+{
+	struct sweep_result result = {0};
+	int code = sweep_result_fill(sweep, &result), write_code = write_result(sweep, &result);
+
+	sweep_result_deinit(&result);
+	return code != EXIT_OK ? code : write_code;
+}
+
+/* --- all of it --- */
+
+static int start(struct sweep *sweep)
+{
+	const unsigned int top = sweep->settings->top_processes;
+	struct session_room room = {.more_rows = ZOOM_ROWS};
+	int code, err;
+
+	code = report_prepare_many(sweep->settings);
+	if (code != EXIT_OK)
+		return code;
+	sweep->slots = top * ZOOMS_PER_TOP < MAX_TARGETS ? top * ZOOMS_PER_TOP : MAX_TARGETS;
+	room.targets = sweep->slots;
+	room.mappings = sweep->slots * ZOOM_MAPPINGS;
+	code = session_open_tracer(&sweep->recording, &room);
+	if (code != EXIT_OK)
+		return code;
+	err = host_open(sweep->settings->filter, &sweep->host);
+	if (err) {
+		log_error("cannot read /proc: %s", strerror(-err));
+		return EXIT_OTHER;
+	}
+	sweep->started_realtime = clock_now(CLOCK_REALTIME);
+	sweep->recording.started = clock_now(CLOCK_MONOTONIC);
+	log_verbose("sweeping");
+	return EXIT_OK;
+}
+
+static int run(struct sweep *sweep, struct watch *watch, int signals)
+{
+	struct recording *recording = &sweep->recording;
+	int code = start(sweep), err;
+
+	if (code != EXIT_OK)
+		return code;
+	err = watch_host(sweep, watch, signals, &recording->end_reason);
+	if (!err)
+		err = take_events(sweep, watch);
+	if (!err)
+		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
+	vec_for_each(target, &recording->targets)
+		targets_read_usage(target, true);
+	session_stop(recording);
+	log_progress_clear();
+	clear_table(sweep);
+	session_give_up_on_signal(signals);
+	if (err)
+		log_error("the sweep ended early: %s", strerror(-err));
+	code = report(sweep);
+	return err ? EXIT_OTHER : code;
+}
+
+int sweep_run(const struct settings *settings)
+{
+	struct sweep sweep = {
+		.settings = settings,
+		.recording =
+			{
+				.settings = settings,
+				.checksum_bytes = DEBUG_SEARCH_CHECKSUM_MAX,
+			},
+	};
+	CLEANUP(cleanup_fd) int signals = session_open_signals();
+	struct watch *watch = NULL;
+	int code;
+
+	session_raise_file_limit();
+	code = session_open_watch(&watch);
+	if (code == EXIT_OK)
+		code = run(&sweep, watch, signals);
+	watch_free(watch);
+	session_deinit(&sweep.recording);
+	host_free(sweep.host);
+	free(sweep.zooms.items);
+	free(sweep.kinds.items);
+	return code;
+}

@@ -1,0 +1,218 @@
+#include "sweep_result.h"
+
+#include "report.h"
+#include "sweep.h"
+#include "sweep_rows.h"
+#include "targets.h"
+#include "target/cgroup.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#define ROWS_MAX 4096
+/* Files and shared memory together: what is told of them apart is short of the truth by less. */
+#define KINDS_LEAST (128 * 1024)
+
+struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_process *process)
+{
+	vec_for_each(zoom, &sweep->zooms) {
+		if (zoom->process == process)
+			return zoom;
+	}
+	return NULL;
+}
+
+struct host_grown sweep_grown(const struct settings *settings, bool ended)
+{
+	return (struct host_grown){
+		.bytes = settings->min_growth ? settings->min_growth : SWEEP_MIN_BYTES,
+		.share = settings->min_growth ? 0 : SWEEP_MIN_SHARE,
+		.ended = ended,
+	};
+}
+
+static struct sweep_kinds *find_kinds(const struct sweep *sweep, const struct host_process *process)
+{
+	vec_for_each(kinds, &sweep->kinds) {
+		if (kinds->process == process)
+			return kinds;
+	}
+	return NULL;
+}
+
+static int64_t shared_growth(const struct host_process *process)
+{
+	return (int64_t)process->latest.shared - (int64_t)process->first.shared;
+}
+
+int sweep_note_kinds(struct sweep *sweep)
+{
+	vec_for_each(item, &sweep->host->processes) {
+		struct sweep_kinds kinds = {.process = *item};
+
+		if ((*item)->state != HOST_WATCHED || shared_growth(*item) < KINDS_LEAST ||
+		    find_kinds(sweep, *item) || host_read_detail(*item, &kinds.before))
+			continue;
+		if (vec_push(&sweep->kinds, kinds))
+			return -ENOMEM;
+		(*item)->kept = true;
+	}
+	return 0;
+}
+
+static int add_identity(const struct host_process *process, struct sweep_row *row)
+{
+	char id[CGROUP_ID_MAX];
+
+	row->pid = process->pid;
+	row->uid = process->user;
+	row->comm = strdup(process->comm);
+	row->cgroup = strdup(process->cgroup ? process->cgroup : "");
+	if (!row->comm || !row->cgroup)
+		return -ENOMEM;
+	if (!cgroup_container(row->cgroup, strlen(row->cgroup), id))
+		return 0;
+	row->container = strdup(id);
+	return row->container ? 0 : -ENOMEM;
+}
+
+static void add_kinds(const struct sweep *sweep, const struct host_process *process,
+		      struct sweep_row *row)
+{
+	const struct sweep_kinds *kinds = find_kinds(sweep, process);
+	struct memory now;
+
+	if (!kinds || host_read_detail(process, &now))
+		return;
+	row->kinds_known = true;
+	row->file_growth = (int64_t)now.file - (int64_t)kinds->before.file;
+	row->shmem_growth = (int64_t)now.shmem - (int64_t)kinds->before.shmem;
+}
+
+static void add_memory(const struct sweep *sweep, const struct host_process *process,
+		       struct sweep_row *row)
+{
+	row->rss_start = process->first.rss;
+	row->rss_end = process->latest.rss;
+	row->anon_growth = host_growth(process);
+	row->shared_growth = shared_growth(process);
+	row->ended = process->state == HOST_ENDED;
+	row->verdict = verdict_of(&process->readings);
+	add_kinds(sweep, process, row);
+}
+
+/* The heap of one that was zoomed on: its profile is written. An exit code. */
+static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, struct sweep_row *row)
+{
+	struct target_record *target = &sweep->recording.targets.items[zoom->slot];
+	struct profile *profile;
+	int code;
+
+	if (!targets_has_allocator(target)) {
+		row->reason = strdup("it has no known allocator");
+		return EXIT_OK;
+	}
+	if (!target->ended_at)
+		process_refresh(target->process);
+	code = report_profile(&sweep->recording, target, &profile);
+	if (!profile)
+		return code;
+	row->zoomed_after = zoom->at - sweep->recording.started;
+	if (sweep_row_add_heap(row, profile))
+		code = EXIT_OTHER;
+	if (code == EXIT_OK)
+		row->profile = strdup(target->output);
+	profile_free(profile);
+	return code;
+}
+
+static int add_row(struct sweep *sweep, const struct host_process *process,
+		   struct sweep_result *result)
+{
+	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
+	struct sweep_row row = {0};
+	int code = EXIT_OK;
+
+	add_memory(sweep, process, &row);
+	if (add_identity(process, &row))
+		code = EXIT_OTHER;
+	if (zoom && zoom->reason)
+		row.reason = strdup(zoom->reason);
+	else if (zoom)
+		code = add_heap(sweep, zoom, &row);
+	if (!row.verdict_text && sweep_row_judge(&row))
+		code = EXIT_OTHER;
+	if (vec_push(&result->rows, row))
+		return EXIT_OTHER;
+	return code;
+}
+
+int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, false);
+	struct host_process *found[SWEEP_TOP_MAX];
+	size_t count = host_growers(sweep->host, &grown, found, sweep->settings->top_processes);
+	int err = 0;
+
+	result->processes = (unsigned int)sweep->host->watched;
+	for (size_t i = 0; i < count && !err; i++) {
+		struct sweep_row row = {0};
+
+		add_memory(sweep, found[i], &row);
+		err = add_identity(found[i], &row);
+		if (vec_push(&result->rows, row))
+			return -ENOMEM;
+	}
+	return err;
+}
+
+static int64_t row_growth(const struct sweep_row *row)
+{
+	return row->anon_growth + row->shared_growth;
+}
+
+static int by_growth(const void *a, const void *b)
+{
+	int64_t x = row_growth(a), y = row_growth(b);
+
+	return (x < y) - (x > y);
+}
+
+int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
+{
+	const struct host *host = sweep->host;
+	struct utsname system;
+	int code = EXIT_OK;
+
+	uname(&system);
+	result->version = ALLOCTRACE_VERSION;
+	result->kernel = strdup(system.release);
+	result->time_nanos = sweep->started_realtime;
+	result->duration = sweep->recording.ended - sweep->recording.started;
+	result->short_lived = (unsigned int)host->short_lived_total;
+	result->kernel_threads = (unsigned int)host->kernel_threads;
+	result->not_read = (unsigned int)host->failed;
+	vec_for_each(item, &host->processes) {
+		const struct host_process *process = *item;
+		int row_code;
+
+		if (!process->read ||
+		    (process->state != HOST_WATCHED && process->state != HOST_ENDED))
+			continue;
+		result->processes++;
+		result->ended += process->state == HOST_ENDED;
+		if (result->rows.count == ROWS_MAX && !sweep_find_zoom(sweep, process))
+			continue;
+		row_code = add_row(sweep, process, result);
+		if (code == EXIT_OK)
+			code = row_code;
+	}
+	result->processes += (unsigned int)host->forgotten;
+	result->ended += (unsigned int)host->forgotten;
+	if (result->rows.count)
+		qsort(result->rows.items, result->rows.count, sizeof(struct sweep_row), by_growth);
+	return code;
+}

@@ -1,0 +1,60 @@
+/*
+ * What a sweep knows while it runs, and its result in the end: rows, and the profiles of those that were
+ * zoomed on.
+ */
+#ifndef ALLOCTRACE_SWEEP_RESULT_H
+#define ALLOCTRACE_SWEEP_RESULT_H
+
+#include "record.h"
+#include "output/sweep.h"
+#include "target/host.h"
+
+/* A process that was chosen. */
+struct sweep_zoom {
+	struct host_process *process; /* the host's; kept */
+	uint32_t slot;		      /* of its target, if there is no reason against */
+	int64_t at;		      /* ns, CLOCK_MONOTONIC */
+	const char *reason;	      /* why it has no probes; static; NULL: it has */
+};
+
+/* What a process had before its files and shared memory grew. */
+struct sweep_kinds {
+	const struct host_process *process; /* the host's; kept */
+	struct memory before;
+};
+
+struct sweep {
+	const struct settings *settings;
+	struct recording recording; /* of those that were zoomed on */
+	struct host *host;	    /* owned */
+	struct {
+		struct sweep_zoom *items; /* owned */
+		size_t count, capacity;
+	} zooms;
+	unsigned int slots; /* that may be used */
+	struct {
+		struct sweep_kinds *items; /* owned */
+		size_t count, capacity;
+	} kinds;
+	int64_t started_realtime;
+	unsigned int lines; /* of the table that stands on the terminal */
+};
+
+/* The choice of a process, NULL: it has not been chosen. */
+struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_process *process);
+
+/* From when on a process has grown. */
+struct host_grown sweep_grown(const struct settings *settings, bool ended);
+
+/* Notes what a process has of files and of shared memory once the two together begin to grow. 0 or -ENOMEM. */
+int sweep_note_kinds(struct sweep *sweep);
+
+/* Those that have grown most by now, without their heaps, for a look while it runs. 0 or -ENOMEM. */
+int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result);
+
+/*
+ * All of it, at the end: each profile is written. To be deinitialized whatever comes back, an exit code.
+ */
+int sweep_result_fill(struct sweep *sweep, struct sweep_result *result);
+
+#endif

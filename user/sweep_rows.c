@@ -1,0 +1,102 @@
+#include "sweep_rows.h"
+
+#include "output/frame.h"
+#include "output/growth.h"
+#include "util/units.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Less growth of shared memory and file pages is not told. */
+#define SHARED_LEAST (1024 * 1024)
+
+/* What is no anonymous memory has a line of its own, if it is of any size. */
+static void write_shared(const struct sweep_row *row, FILE *to)
+{
+	char text[UNITS_TEXT_MAX];
+	const char *what = "shared memory or file pages";
+
+	if (row->shared_growth < SHARED_LEAST)
+		return;
+	if (row->kinds_known && row->shmem_growth > row->shared_growth / 2)
+		what = "shared memory";
+	else if (row->kinds_known)
+		what = "file pages";
+	fprintf(to, "; %s grew by %s", what, units_format_size((double)row->shared_growth, text));
+}
+
+/* profile: of its heap; NULL: none was recorded. */
+static int add_verdict(struct sweep_row *row, const struct profile *profile)
+{
+	size_t size;
+	FILE *to = open_memstream(&row->verdict_text, &size);
+
+	if (!to)
+		return -ENOMEM;
+	growth_write_shape(&row->verdict, to);
+	if (profile)
+		growth_write_evidence(profile, &row->verdict, to);
+	write_shared(row, to);
+	return fclose(to) ? -ENOMEM : 0;
+}
+
+int sweep_row_judge(struct sweep_row *row)
+{
+	return add_verdict(row, NULL);
+}
+
+static int add_account(struct sweep_row *row, const struct profile *profile)
+{
+	size_t size;
+	FILE *to;
+
+	if (!growth_has_account(profile))
+		return 0;
+	to = open_memstream(&row->account, &size);
+	if (!to)
+		return -ENOMEM;
+	growth_write_account(profile, to);
+	return fclose(to) ? -ENOMEM : 0;
+}
+
+/* The site with most of what is live; of what was allocated, where nothing is. */
+static int add_site(struct sweep_row *row, const struct profile *profile)
+{
+	enum profile_value value = row->live > 0 ? PROFILE_INUSE_SPACE : PROFILE_ALLOC_SPACE;
+	double all = (double)profile->total_values[value];
+	struct frame_cursor cursor = {.profile = profile};
+	struct frame frame;
+
+	vec_for_each(site, &profile->sites) {
+		if (site->mapped)
+			continue;
+		if (!cursor.site || site->sums[value] > cursor.site->sums[value])
+			cursor.site = site;
+	}
+	if (!cursor.site || all <= 0 || !frame_find_allocating(&cursor, &frame))
+		return 0;
+	row->site.function = strdup(frame.name);
+	row->site.file = strdup(frame.file);
+	row->site.line = frame.line;
+	row->site.share = (double)cursor.site->sums[value] / all;
+	return row->site.function && row->site.file ? 0 : -ENOMEM;
+}
+
+int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
+{
+	double seconds = (double)profile->info.duration_nanos / 1e9;
+	int err;
+
+	row->zoomed = true;
+	row->live = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	estimate_interval(&profile->total[PROFILE_INUSE_SPACE], &row->live_low, &row->live_high);
+	if (seconds > 0)
+		row->alloc_per_second =
+			(double)profile->total_values[PROFILE_ALLOC_SPACE] / seconds;
+	err = add_account(row, profile);
+	if (!err)
+		err = add_verdict(row, profile);
+	return err ? err : add_site(row, profile);
+}
