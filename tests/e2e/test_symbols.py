@@ -12,6 +12,7 @@ import tempfile
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
+import lib
 from lib import ALLOCTRACE, ROOT, TARGETS, Case
 
 sys.path.insert(0, os.path.join(ROOT, "tools"))
@@ -125,10 +126,18 @@ class InlinedCalls(Comparisons):
             self.assert_all_same(path)
 
     def test_functions_that_the_linker_folds_into_one(self):
+        """Which one of them an address has is open, but the lines are to be of the same."""
         path = self.link("clang-sections", "folded", "-fuse-ld=lld", "-Wl,--icf=all")
-        one, other = "_ZN4shop8same_oneEi", "_ZN4shop8same_twoEi"
-        self.assertTrue(any({one, other} <= names for names in names_of(path).values()))
+        names = {"_ZN4shop8same_oneEi", "_ZN4shop8same_twoEi"}
+        symbols = compare.Symbols(path)
+        [start] = [start for start, found in symbols.names.items() if names <= found]
         self.assert_all_same(path)
+        everywhere = list(range(start, symbols.ends[start]))
+        source = lib.read_text(os.path.join(programs.SOURCES, "inlines_stock.cc")).split("\n")
+        for levels in compare.ask_alloctrace(path, everywhere, DUMP):
+            function = re.search(r"same_\w+(?=Ei)", levels[-1].function)[0]
+            first = next(number for number, line in enumerate(source, 1) if function in line)
+            self.assertIn(levels[-1].line, range(first, first + 4), levels)
 
     def test_link_time_optimization(self):
         self.assert_all_same(self.link("gcc-lto", "gcc-lto", "-flto"))

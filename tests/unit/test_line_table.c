@@ -222,7 +222,7 @@ static void rows_do_not_hold_beyond_their_sequence(void **state)
 		    {0x3007, 3, 30}, {0x3008, 0, 0}, {0x800, 0, 0}, {0x4000, 0, 0});
 }
 
-static void the_last_of_identical_functions_holds(void **state)
+static void the_first_of_identical_functions_holds(void **state)
 {
 	(void)state;
 	begin_four();
@@ -232,7 +232,7 @@ static void the_last_of_identical_functions_holds(void **state)
 		end_sequence(8);
 	}
 	end();
-	ASSERT_ROWS({0x1000, 3, 13}, {0x1007, 3, 13}, {0x1008, 0, 0});
+	ASSERT_ROWS({0x1000, 1, 11}, {0x1007, 1, 11}, {0x1008, 0, 0});
 }
 
 static void special_opcodes_advance_both(void **state)
@@ -396,7 +396,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_row_holds_up_to_the_next_or_the_end),
 		cmocka_unit_test(rows_do_not_hold_beyond_their_sequence),
-		cmocka_unit_test(the_last_of_identical_functions_holds),
+		cmocka_unit_test(the_first_of_identical_functions_holds),
 		cmocka_unit_test(special_opcodes_advance_both),
 		cmocka_unit_test(files_are_counted_from_one_before_dwarf_5),
 		cmocka_unit_test(files_are_counted_from_zero_in_dwarf_5),

@@ -218,8 +218,10 @@ static int add_function(struct walk *walk, Dwarf_Die *die, uint32_t parent, uint
 
 	if (added < 0)
 		return added;
+	/* Of identical functions that the linker has made one, the first: its lines are there. */
 	added = add_ranges(walk->index, walk->unit->ranges, die,
-			   (uint64_t)walk->depth << 32 | number, number, walk->intervals);
+			   (uint64_t)walk->depth << 32 | (UINT32_MAX - number), number,
+			   walk->intervals);
 	if (added > 0)
 		*inside = number;
 	else if (added == 0)

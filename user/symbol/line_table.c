@@ -356,9 +356,12 @@ static int close_sequence(struct program *program, uint64_t high)
 		table->rows.count = sequence->first;
 		return 0;
 	}
-	/* Of identical functions that the linker has made one, the last, as in the tree of DIEs. */
+	/*
+	 * Of identical functions that the linker has made one, the first: lld leaves all of their
+	 * lines, but in .debug_info only the function that is kept, which comes before the others.
+	 */
 	err = vec_push(&program->intervals,
-		       (struct interval){sequence->low, high, table->sequences.count,
+		       (struct interval){sequence->low, high, UINT32_MAX - table->sequences.count,
 					 (uint32_t)table->sequences.count});
 	return err ? err : vec_push(&table->sequences, *sequence);
 }
