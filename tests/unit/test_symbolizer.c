@@ -488,6 +488,39 @@ static const char alias_program[] =
 	"int strong(int x) { return -x; }\n"
 	"extern __typeof(strong) soft __attribute__((weak, alias(\"strong\")));\n";
 
+static void a_symbol_without_a_size_ends_where_a_stripped_function_begins(void **state)
+{
+	static const char source[] =
+		"asm(\".globl bare\\n.type bare, @function\\nbare: .skip 40, 0x90\\nret\\n\");\n"
+		"static __attribute__((noinline, used)) int hidden(int x) { return x * 3; }\n"
+		"asm(\".globl told\\n.type told, @function\\ntold: .cfi_startproc\\n.skip 40, "
+		"0x90\\n\"\n"
+		"    \"ret\\n.cfi_endproc\\n\");\n"
+		"static __attribute__((noinline, used)) int other(int x) { return x * 5; }\n";
+	struct symbolizer *symbolizer = new_symbolizer(false);
+	uint64_t bare, hidden, told, other;
+	struct image *image;
+
+	(void)state;
+	write_text("bare.c", source);
+	run("gcc -O1 -fno-toplevel-reorder -shared -fPIC -o bare.so bare.c && strip -o "
+	    "bare-stripped.so "
+	    "bare.so");
+	bare = address_of("bare.so", "bare");
+	hidden = address_of("bare.so", "hidden");
+	told = address_of("bare.so", "told");
+	other = address_of("bare.so", "other");
+	assert_true(bare < hidden && hidden < told && told < other);
+	image = open_image("bare-stripped.so");
+	assert_string_equal(name_at(symbolizer, image, bare + 20), "bare");
+	assert_string_equal(name_at(symbolizer, image, hidden), "");
+	assert_string_equal(name_at(symbolizer, image, hidden + 2), "");
+	assert_string_equal(name_at(symbolizer, image, told + 20), "told");
+	assert_string_equal(name_at(symbolizer, image, other + 2), "");
+	symbolizer_free(symbolizer);
+	image_free(image);
+}
+
 static void of_several_names_the_usual_one_is_shown(void **state)
 {
 	struct symbolizer *symbolizer = new_symbolizer(false);
@@ -775,6 +808,7 @@ int main(void)
 		cmocka_unit_test(a_stripped_function_does_not_take_its_neighbours_name),
 		cmocka_unit_test(entries_of_the_linkage_table_are_named_by_where_they_lead),
 		cmocka_unit_test(symbols_without_a_size_end_with_the_next_or_the_section),
+		cmocka_unit_test(a_symbol_without_a_size_ends_where_a_stripped_function_begins),
 		cmocka_unit_test(of_several_names_the_usual_one_is_shown),
 		cmocka_unit_test(the_usual_name_is_the_same_with_debug_information),
 		cmocka_unit_test(paths_under_a_mapped_root_begin_there),

@@ -4,6 +4,7 @@
  */
 #include "symbol/symbol_table.h"
 
+#include "binary/eh_frame.h"
 #include "symbol/interval_map.h"
 #include "symbol/plt_names.h"
 #include "util/cleanup.h"
@@ -212,8 +213,96 @@ static void cut_unsized(struct symbol_table *table)
 	}
 }
 
-static int build_map(struct symbol_table *table)
+/* --- symbols without a size, of a file without its local symbols --- */
+
+static int is_symtab(const struct image_section_info *section, void *context)
 {
+	(void)context;
+	return section->header.sh_type == SHT_SYMTAB;
+}
+
+struct entries {
+	struct cfi_registers registers;
+	int32_t cfa_off; /* at the entry of a function */
+	struct addresses {
+		uint64_t *items; /* owned; rising */
+		size_t count, capacity;
+	} at;
+};
+
+static int visit_row(const struct cfi_row *row, uint64_t start, uint64_t end, void *context)
+{
+	struct entries *entries = context;
+
+	(void)end;
+	if (row->cfa_kind != CFI_CFA_REG || row->cfa_reg != entries->registers.sp ||
+	    row->cfa_off != entries->cfa_off)
+		return 0;
+	return vec_push(&entries->at, start);
+}
+
+/*
+ * Where functions may begin, by the unwind information: rows with nothing on the stack but the return
+ * address. A few are within a function, behind its last pop.
+ */
+static int find_entries(const struct image *image, struct entries *entries)
+{
+	struct eh_frame *frame;
+	int err;
+
+	if (!cfi_registers_of(image->machine, &entries->registers))
+		return 0;
+	entries->cfa_off = image->machine == EM_X86_64 ? 8 : 0;
+	err = eh_frame_open(image, &frame);
+	if (err)
+		return err == -ENOMEM ? err : 0;
+	err = eh_frame_for_each_row(frame, visit_row, entries);
+	eh_frame_free(frame);
+	return err;
+}
+
+/*
+ * Cuts each symbol without a size where a function may begin that has lost its symbol. Too short is
+ * no lie.
+ */
+static int cut_stripped(struct symbol_table *table, const struct image *image)
+{
+	struct entries entries = {0};
+	struct symbol *symbols = table->symbols.items;
+	int err = find_entries(image, &entries);
+
+	for (size_t i = 0, next = 0; !err && i < table->symbols.count; i++) {
+		while (next < entries.at.count && entries.at.items[next] <= symbols[i].low)
+			next++;
+		if (next == entries.at.count)
+			break;
+		if (!symbols[i].sized && entries.at.items[next] < symbols[i].high)
+			symbols[i].high = entries.at.items[next];
+	}
+	free(entries.at.items);
+	return err;
+}
+
+static bool lacks_local_symbols(const struct image *image, const struct image *debug)
+{
+	return !image_for_each_section(image, is_symtab, NULL) &&
+	       !(debug && image_for_each_section(debug, is_symtab, NULL));
+}
+
+static bool has_unsized(const struct symbol_table *table)
+{
+	vec_for_each(symbol, &table->symbols) {
+		if (!symbol->sized)
+			return true;
+	}
+	return false;
+}
+
+static int build_map(struct symbol_table *table, const struct image *image,
+		     const struct image *debug)
+{
+	int err;
+
 	CLEANUP(cleanup_free) struct interval *intervals = NULL;
 	size_t count = table->symbols.count;
 
@@ -224,6 +313,11 @@ static int build_map(struct symbol_table *table)
 		return -ENOMEM;
 	qsort_r(table->symbols.items, count, sizeof(struct symbol), compare_symbols, table);
 	cut_unsized(table);
+	if (has_unsized(table) && lacks_local_symbols(image, debug)) {
+		err = cut_stripped(table, image);
+		if (err)
+			return err;
+	}
 	for (size_t i = 0; i < count; i++) {
 		const struct symbol *symbol = &table->symbols.items[i];
 
@@ -253,7 +347,7 @@ int symbol_table_new(const struct image *image, const struct image *debug,
 	if (!err)
 		err = collect_plt(table, image);
 	if (!err)
-		err = build_map(table);
+		err = build_map(table, image, debug);
 	if (err) {
 		symbol_table_free(table);
 		return err;
