@@ -159,6 +159,13 @@ static void what_dwz_moved_out_is_needed(void **state)
 	run("gcc -O1 -g -shared -fPIC -Wl,--build-id=0x99 -o two.so b.c");
 	run("dwz -m common.debug one.so two.so && readelf -SW common.debug | grep -q debug_info");
 	assert_found("one.so", true, false);
+	/* It must not lead on to a third file: libdw would open that by itself. */
+	run("cp common.debug kept.debug && printf '/nowhere\\000xxxxxxxxxxxxxxxxxxxx' > link "
+	    "&& "
+	    "objcopy --add-section .gnu_debugaltlink=link common.debug");
+	assert_found("one.so", false, false);
+	run("mv kept.debug common.debug");
+	assert_found("one.so", true, false);
 	run("rm common.debug");
 	assert_found("one.so", false, false);
 }
