@@ -22,7 +22,12 @@ struct reader {
 
 static inline struct reader reader_new(const void *data, size_t size)
 {
-	return (struct reader){.start = data, .pos = data, .end = (const uint8_t *)data + size};
+	/* To NULL nothing may be added, not even 0. */
+	return (struct reader){
+		.start = data,
+		.pos = data,
+		.end = data ? (const uint8_t *)data + size : NULL,
+	};
 }
 
 static inline size_t reader_left(const struct reader *r)
