@@ -461,7 +461,7 @@ static size_t resolve_damaged(const char *file, const char *program, bool *whole
 		struct image *image = NULL;
 
 		write_damaged(bytes, size, i);
-		run("mv broken %s", file);
+		assert_int_equal(rename(in_scratch("broken"), in_scratch(file)), 0);
 		if (try_open(in_scratch(program), &image) == 0) {
 			struct symbol_source source;
 
