@@ -24,6 +24,9 @@ static __always_inline struct target *target_current(__u32 slot)
 	return target;
 }
 
+/* Of a size: not on the stack, which is small. */
+static const struct count no_count = {};
+
 static __always_inline struct count *count_of(__u32 slot, __u64 stack, __u64 size, __u32 epoch)
 {
 	struct count_key key = {
@@ -33,12 +36,11 @@ static __always_inline struct count *count_of(__u32 slot, __u64 stack, __u64 siz
 		.epoch = epoch,
 	};
 	struct count *count = bpf_map_lookup_elem(&counts, &key);
-	struct count none = {};
 
 	if (count)
 		return count;
 	/* -EEXIST: another CPU was first. */
-	bpf_map_update_elem(&counts, &key, &none, BPF_NOEXIST);
+	bpf_map_update_elem(&counts, &key, &no_count, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&counts, &key);
 }
 
@@ -56,6 +58,33 @@ static __always_inline bool may_be_live(__u64 address)
 	return *(volatile __u32 *)filter_of(address);
 }
 
+/* Attempts to be the earliest; each fails only where another CPU has just succeeded. */
+#define FIRST_ATTEMPTS 8
+
+/*
+ * One that was allocated at `time` is freed now. A function of its own, called from many places, so
+ * that there is one copy of it.
+ */
+static __noinline void lifetime_count(struct count *count, __u64 time)
+{
+	__u64 now = bpf_ktime_get_ns(), lifetime = now > time ? now - time : 0;
+	__u32 class = lifetime_class(lifetime);
+
+	lifetime += 1 << (LIFETIME_UNIT_SHIFT - 1);
+	__sync_fetch_and_add(&count->lifetimes, lifetime >> LIFETIME_UNIT_SHIFT);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < FIRST_ATTEMPTS; i++) {
+		__u64 first = *(volatile __u64 *)&count->first_freed;
+
+		if ((first && first <= time) ||
+		    __sync_val_compare_and_swap(&count->first_freed, first, time) == first)
+			break;
+	}
+	barrier_var(class); /* or clang takes the check away, which the verifier wants to see */
+	if (class < LIFETIMES && *(volatile __u32 *)&count->by_lifetime[class] != ~0U)
+		__sync_fetch_and_add(&count->by_lifetime[class], 1);
+}
+
 /* A recorded block was freed. Its count is there: blocks are only recorded with one. */
 static __always_inline void block_count_free(__u32 slot, const struct live_block *block)
 {
@@ -65,6 +94,7 @@ static __always_inline void block_count_free(__u32 slot, const struct live_block
 		return;
 	__sync_fetch_and_add(&count->free_objects, 1);
 	__sync_fetch_and_add(&count->free_bytes, block->size);
+	lifetime_count(count, block->time);
 }
 
 /*
@@ -83,7 +113,7 @@ static __always_inline bool block_take(__u32 slot, __u32 epoch, __u64 address,
 	if (bpf_map_delete_elem(&live, &key))
 		return false;
 	__sync_fetch_and_add(filter_of(address), -1);
-	return out->epoch == epoch;
+	return out->epoch == (__u16)epoch;
 }
 
 /* Puts a block into the live set. 0, or the counter of the loss. */
@@ -349,7 +379,7 @@ static __always_inline int call_finish(struct pt_regs *ctx)
 	if (call_result(ctx, &call, &address)) {
 		struct live_block block = {
 			.stack = call.stack,
-			.size = call.size,
+			.size = call.size < LIVE_SIZE_MAX ? call.size : LIVE_SIZE_MAX,
 			.epoch = call.epoch,
 		};
 
@@ -357,10 +387,12 @@ static __always_inline int call_finish(struct pt_regs *ctx)
 			realloc_settle(cpu, slot, &call, address != 0);
 		if (!call.sampled)
 			return 0;
-		if (!address)
+		if (!address) {
 			outcome = COUNT_FAILED;
-		else
+		} else {
+			block.time = bpf_ktime_get_ns();
 			outcome = call.loss ?: block_record(cpu, slot, address, &block);
+		}
 		if (!outcome)
 			outcome = COUNT_RECORDED;
 	}

@@ -156,6 +156,7 @@ static __always_inline int region_begin(struct pt_regs *ctx)
 		const struct region_event event = {
 			.start = call.old,
 			.end = call.old + call.old_size,
+			.time = bpf_ktime_get_ns(),
 			.target = slot,
 			.epoch = target->epoch,
 			.id = key.tid,
@@ -215,6 +216,7 @@ static __always_inline int region_finish(struct pt_regs *ctx)
 	call = *found;
 	bpf_map_delete_elem(&pending, &key);
 	mapped = region_result(ctx, &call, &event);
+	event.time = bpf_ktime_get_ns();
 	event.epoch = call.epoch;
 	event.id = call.shape == SHAPE_MREMAP ? key.tid : 0;
 	if (!mapped)
@@ -249,6 +251,7 @@ static __always_inline int region_unmap(struct pt_regs *ctx)
 	event.start = region_operand(ctx, cookie, 0);
 	event.end = event.start + whole_pages(region_operand(ctx, cookie, 1));
 	event.epoch = target->epoch;
+	event.time = bpf_ktime_get_ns();
 	if (!(event.start & (PAGE_SIZE - 1)) && event.start < event.end)
 		region_send_loss(cpu, &event);
 	return 0;

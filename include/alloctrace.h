@@ -203,12 +203,17 @@ struct live_key {
 	__u64 target;
 };
 
+/*
+ * An element of `live` takes 96 bytes with this, and 128 with a word more: so the size has what an
+ * address space has, and the epoch what struct count_key has of it.
+ */
 struct live_block {
-	__u64 stack; /* key in `stacks` */
-	__u64 size;  /* bytes asked for */
-	__u32 epoch;
-	__u32 pad;
+	__u64 stack;	 /* key in `stacks` */
+	__u64 size : 48; /* bytes asked for, LIVE_SIZE_MAX at most */
+	__u64 epoch : 16;
+	__u64 time; /* of its allocation, ns of CLOCK_MONOTONIC */
 };
+#define LIVE_SIZE_MAX ((1ULL << 48) - 1)
 
 struct pending_call {
 	__u64 stack;
@@ -238,6 +243,7 @@ enum region_event_type {
 struct region_event {
 	__u64 start, end;
 	__u64 stack; /* key in `stacks`; 0: it is not recorded, what it replaces counts */
+	__u64 time;  /* ns of CLOCK_MONOTONIC */
 	__u32 target;
 	__u32 epoch;
 	__u32 id;   /* of an mremap under way: its thread; else 0 */
@@ -270,12 +276,37 @@ struct count_key {
 	__u16 epoch;
 };
 
+/*
+ * Lifetimes of freed objects by powers of four: up to 2^12 ns, below 2^14, and so on; the last is for
+ * all from 2^44 ns (5 h) on. So the median of a site is known within such a step.
+ */
+#define LIFETIMES	    18
+#define LIFETIME_SHIFT	    12
+#define LIFETIME_UNIT_SHIFT 10
+
 struct count {
 	__u64 alloc_objects;
 	__u64 alloc_bytes;
 	__u64 free_objects;
 	__u64 free_bytes;
+	/* Of what was freed: */
+	__u64 lifetimes;   /* the sum, in units of 2^10 ns: 64 bits of ns are 584 years */
+	__u64 first_freed; /* when the earliest of them was allocated; 0: none was freed */
+	__u32 by_lifetime[LIFETIMES]; /* objects; they stay at the highest value that fits */
 };
+
+/* Which of by_lifetime. */
+static inline __u32 lifetime_class(__u64 nanos)
+{
+	__u32 shift = 0;
+
+	nanos >>= LIFETIME_SHIFT - 2;
+	for (__u32 step = 32; step >= 2; step >>= 1) {
+		if (nanos >> (shift + step))
+			shift += step;
+	}
+	return shift / 2 < LIFETIMES ? shift / 2 : LIFETIMES - 1;
+}
 
 /*
  * A return address inside an allocating function: what has it on its stack is part of that call.
@@ -328,9 +359,9 @@ _Static_assert(sizeof(struct pending_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_key) == 16, "ABI");
 _Static_assert(sizeof(struct live_block) == 24, "ABI");
 _Static_assert(sizeof(struct pending_call) == 56, "ABI");
-_Static_assert(sizeof(struct region_event) == 40, "ABI");
+_Static_assert(sizeof(struct region_event) == 48, "ABI");
 _Static_assert(sizeof(struct count_key) == 16, "ABI");
-_Static_assert(sizeof(struct count) == 32, "ABI");
+_Static_assert(sizeof(struct count) == 120, "ABI");
 _Static_assert(sizeof(struct nested_key) == 16, "ABI");
 _Static_assert(sizeof(struct guarded) == GUARDED_PLACES / 8, "ABI");
 

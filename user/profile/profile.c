@@ -198,6 +198,27 @@ int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hi
 	return vec_push(&profile->buckets, bucket);
 }
 
+int profile_add_ages(struct profile *profile, uint32_t site, double object_bytes,
+		     const struct age_counts *live, const struct lifetimes *freed)
+{
+	uint64_t period = profile->info.period;
+	struct profile_young *young;
+	struct profile_site *to;
+	double weight;
+
+	if (site >= profile->sites.count || !period)
+		return -EINVAL;
+	to = &profile->sites.items[site];
+	young = to->mapped ? &profile->mapped_young : &profile->young;
+	weight = 1 / estimate_probability(object_bytes, period);
+	estimate_add_rest(&young->objects, &young->space, live->young_objects, live->young_bytes,
+			  object_bytes, period);
+	ages_add(&to->ages, live, freed, weight);
+	if (!to->mapped)
+		ages_add(&profile->ages, live, freed, weight);
+	return 0;
+}
+
 int profile_add_counter(struct profile *profile, const char *name, uint64_t count,
 			enum profile_counter_kind kind)
 {

@@ -9,6 +9,7 @@
 #ifndef ALLOCTRACE_PROFILE_H
 #define ALLOCTRACE_PROFILE_H
 
+#include "profile/ages.h"
 #include "profile/estimate.h"
 #include "profile/verdict.h"
 
@@ -60,6 +61,7 @@ struct profile_site {
 	bool mapped;   /* it makes direct mappings; set by who adds it */
 	struct estimate values[PROFILE_VALUES];
 	int64_t sums[PROFILE_VALUES]; /* of its buckets' values: what is printed */
+	struct ages ages;
 };
 
 /* The allocations of one site within one size class: a sample of pprof, with its `bytes` label. */
@@ -122,6 +124,8 @@ struct profile_info {
 	uint64_t unmaps;
 	uint64_t sampled; /* = recorded + failed allocations + losses */
 	uint64_t recorded;
+	bool aged; /* ages are known: they are at the end only, unless there is a min_age */
+	struct age_window window; /* its min_age > 0: what is younger is not among what is in use */
 	struct profile_memory memory_start, memory_end;
 	struct verdict growth; /* of anonymous memory, with what is swapped out */
 	int64_t cpu_nanos;     /* CPU time used in the window; -1: unknown */
@@ -135,6 +139,10 @@ struct profile_probe {
 	char *origin;	 /* whose functions they are, and where they were found */
 	char *functions; /* "malloc+0 calloc+0 ... " */
 	char *left_out;	 /* functions that are not probed: lines "name: reason" */
+};
+
+struct profile_young {
+	struct estimate objects, space;
 };
 
 struct profile {
@@ -176,9 +184,13 @@ struct profile {
 	struct estimate total[PROFILE_VALUES];
 	int64_t total_values[PROFILE_VALUES]; /* sums of the buckets' values: equal what pprof shows
 					       */
+	/* What is live and left out of the figures in use, as it is too young; and all ages. */
+	struct profile_young young;
+	struct ages ages;
 	/* The same of direct mappings, which are in none of the above. */
 	struct estimate mapped[PROFILE_VALUES];
 	int64_t mapped_values[PROFILE_VALUES];
+	struct profile_young mapped_young;
 };
 
 int profile_new(struct profile **out);
@@ -192,6 +204,12 @@ int profile_add_site(struct profile *profile, const uint64_t *addresses, size_t 
 		     bool complete, uint32_t *index);
 int profile_add_bucket(struct profile *profile, uint32_t site, uint64_t alloc_hits,
 		       uint64_t alloc_bytes, uint64_t inuse_hits, uint64_t inuse_bytes);
+/*
+ * The ages of what a bucket of that site and object_bytes was made of. What is young is not to be in
+ * that bucket's inuse_hits and inuse_bytes. info.period is to be known. 0 or -EINVAL.
+ */
+int profile_add_ages(struct profile *profile, uint32_t site, double object_bytes,
+		     const struct age_counts *live, const struct lifetimes *freed);
 int profile_add_counter(struct profile *profile, const char *name, uint64_t count,
 			enum profile_counter_kind kind);
 int profile_add_probe(struct profile *profile, const char *file, const char *origin,

@@ -3,6 +3,7 @@
 #define ALLOCTRACE_TRACER_INTERNAL_H
 
 #include "tracer/closing.h"
+#include "tracer/live_ages.h"
 #include "tracer/regions.h"
 #include "tracer/tables.h"
 #include "tracer/tracer.h"
@@ -25,6 +26,7 @@ struct tracer {
 	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
 	struct ring_buffer *requests; /* owned; and of region_events */
 	struct regions *regions;      /* owned, and each; by slot */
+	struct live_ages ages;	      /* as tracer_read_ages() has found them */
 	struct tables tables;
 	/* Arrays of the kernel, mapped. `targets` is written here and by the kernel's programs. */
 	struct array_map targets, rows, pages, rules, mappings;

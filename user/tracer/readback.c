@@ -7,6 +7,7 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,123 @@ static int count_in_flight(const struct tracer *tracer, uint32_t slot, uint64_t 
 	}
 	return err == -ENOENT ? 0 : err;
 }
+
+/* --- ages --- */
+
+static bool has_window(const struct live_ages *ages, uint64_t slot)
+{
+	return slot < MAX_TARGETS && ages->windows[slot].end > ages->windows[slot].start;
+}
+
+static int add_block(struct live_ages *ages, uint64_t slot, const struct live_block *block)
+{
+	const struct count_key key = {
+		.stack = block->stack,
+		.size_class = size_class(block->size),
+		.target = (uint16_t)slot,
+		.epoch = block->epoch,
+	};
+
+	return has_window(ages, slot)
+		       ? live_ages_add(ages, &key, false, block->time, 1, block->size)
+		       : 0;
+}
+
+static int read_live(const struct tracer *tracer, struct live_ages *ages)
+{
+	CLEANUP(cleanup_free) struct live_key *keys = calloc(BATCH, sizeof(*keys));
+	CLEANUP(cleanup_free) struct live_block *blocks = calloc(BATCH, sizeof(*blocks));
+	int fd = bpf_map__fd(tracer->bpf->maps.live), err;
+	uint32_t position = 0, *previous = NULL;
+
+	if (!keys || !blocks)
+		return -ENOMEM;
+	do {
+		uint32_t n = BATCH;
+
+		err = bpf_map_lookup_batch(fd, previous, &position, keys, blocks, &n, NULL);
+		if (err && err != -ENOENT)
+			return err;
+		for (uint32_t i = 0; i < n; i++) {
+			if (add_block(ages, keys[i].target, &blocks[i]))
+				return -ENOMEM;
+		}
+		previous = &position;
+	} while (!err);
+	return 0;
+}
+
+/* Blocks that a realloc under way has taken out: they are live until it succeeds. */
+static int read_taken(const struct tracer *tracer, struct live_ages *ages)
+{
+	int fd = bpf_map__fd(tracer->bpf->maps.pending), err;
+	struct pending_key key, *previous = NULL;
+	struct pending_call call;
+
+	while (!(err = bpf_map_get_next_key(fd, previous, &key))) {
+		if (!bpf_map_lookup_elem(fd, &key, &call) && call.has_old &&
+		    add_block(ages, key.target, &call.old))
+			return -ENOMEM;
+		previous = &key;
+	}
+	return err == -ENOENT ? 0 : err;
+}
+
+/* What regions_visit() needs to know. */
+struct visit {
+	struct live_ages *ages;
+	const struct regions *regions;
+	uint16_t slot;
+	int err;
+};
+
+static void visit_region(void *context, uint32_t count, uint64_t time, uint64_t bytes, bool first)
+{
+	struct visit *visit = context;
+	const struct region_count *counted = &visit->regions->counts.items[count];
+	const struct count_key key = {
+		.stack = counted->stack,
+		.size_class = counted->size_class,
+		.target = visit->slot,
+		.epoch = (uint16_t)visit->regions->epoch,
+	};
+
+	if (!visit->err)
+		visit->err = live_ages_add(visit->ages, &key, true, time, first, bytes);
+}
+
+static int read_mapped(const struct tracer *tracer, struct live_ages *ages)
+{
+	for (uint32_t slot = 0; slot < tracer->options.targets; slot++) {
+		struct visit visit = {ages, &tracer->regions[slot], (uint16_t)slot, 0};
+
+		if (has_window(ages, slot))
+			regions_visit(&tracer->regions[slot], visit_region, &visit);
+		if (visit.err)
+			return visit.err;
+	}
+	return 0;
+}
+
+int tracer_read_ages(struct tracer *tracer, const struct age_window windows[MAX_TARGETS])
+{
+	struct live_ages *ages = &tracer->ages;
+	int err;
+
+	live_ages_deinit(ages);
+	memcpy(ages->windows, windows, sizeof(ages->windows));
+	err = read_live(tracer, ages);
+	if (!err)
+		err = read_taken(tracer, ages);
+	if (!err)
+		err = read_mapped(tracer, ages);
+	if (err)
+		live_ages_deinit(ages);
+	ages->known = !err;
+	return err;
+}
+
+/* --- counts --- */
 
 int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counters[COUNTER_COUNT])
 {
@@ -138,6 +256,45 @@ static int add_site(const struct tracer *tracer, uint64_t key, struct profile *p
 	return profile_add_site(profile, addresses, count, stack.end == WALK_COMPLETE, &out->site);
 }
 
+/* What was freed, as a profile has it. */
+static struct lifetimes lifetimes_of(const struct count *count)
+{
+	struct lifetimes lifetimes = {
+		.objects = count->free_objects,
+		.sum = ldexp((double)count->lifetimes, LIFETIME_UNIT_SHIFT),
+		.first_freed = (int64_t)count->first_freed,
+	};
+
+	_Static_assert(LIFETIME_CLASSES == LIFETIMES, "the kernel's classes are the profile's");
+	for (int i = 0; i < LIFETIMES; i++)
+		lifetimes.by_class[i] = count->by_lifetime[i];
+	return lifetimes;
+}
+
+/* One count as a bucket, with its ages if they are known. */
+static int add_bucket(const struct live_ages *ages, const struct count_entry *entry, bool mapped,
+		      uint32_t site, struct profile *profile)
+{
+	static const struct age_counts none;
+	const struct age_counts *live =
+		ages->known ? live_ages_find(ages, &entry->key, mapped) : &none;
+	const struct lifetimes freed = lifetimes_of(&entry->count);
+	const struct count *count = &entry->count;
+	uint64_t objects = count->alloc_objects - count->free_objects;
+	uint64_t bytes = count->alloc_bytes - count->free_bytes;
+	int err;
+
+	/* While it runs, ages are older than the counts. */
+	objects -= live->young_objects < objects ? live->young_objects : objects;
+	bytes -= live->young_bytes < bytes ? live->young_bytes : bytes;
+	err = profile_add_bucket(profile, site, count->alloc_objects, count->alloc_bytes, objects,
+				 bytes);
+	return err ? err
+		   : profile_add_ages(profile, site,
+				      (double)count->alloc_bytes / (double)count->alloc_objects,
+				      live, &freed);
+}
+
 /*
  * Sites and buckets of counts; *recorded is what they hold, *forgotten what an exec has left behind.
  * mapped: of direct mappings.
@@ -171,21 +328,19 @@ static int add_entries(const struct tracer *tracer, struct count_entries *entrie
 		*recorded += count->alloc_objects;
 		walks->samples[stack.end] += count->alloc_objects;
 		walks->unsure += stack.unsure ? count->alloc_objects : 0;
-		err = profile_add_bucket(profile, stack.site, count->alloc_objects,
-					 count->alloc_bytes,
-					 count->alloc_objects - count->free_objects,
-					 count->alloc_bytes - count->free_bytes);
+		err = add_bucket(&tracer->ages, entry, mapped, stack.site, profile);
 	}
 	return err;
 }
 
 /* What the events of a slot add up to, in the form of the kernel's own counts. */
-static int read_regions(const struct regions *regions, struct count_entries *out)
+static int read_regions(const struct regions *regions, uint32_t slot, struct count_entries *out)
 {
 	vec_for_each(counted, &regions->counts) {
 		struct count_entry entry = {
 			.key = {.stack = counted->stack,
 				.size_class = counted->size_class,
+				.target = (uint16_t)slot,
 				.epoch = (uint16_t)regions->epoch},
 			.count = counted->count,
 		};
@@ -205,7 +360,7 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 	int err = read_counts(tracer, slot, &blocks);
 
 	if (!err)
-		err = read_regions(&tracer->regions[slot], &regions);
+		err = read_regions(&tracer->regions[slot], slot, &regions);
 	*forgotten = tracer->regions[slot].forgotten;
 	if (!err)
 		err = add_entries(tracer, &blocks, epoch, false, profile, walks,
@@ -226,6 +381,9 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *
 
 	memset(walks, 0, sizeof(*walks));
 	profile->info.recorded = 0;
+	profile->info.aged = tracer->ages.known && has_window(&tracer->ages, slot);
+	if (profile->info.aged)
+		profile->info.window = tracer->ages.windows[slot];
 	/* While it runs, this is as of now. */
 	if (!err && tracer->links.count)
 		err = count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);

@@ -58,15 +58,30 @@ static int find_count(struct regions *regions, uint64_t stack, uint64_t size, ui
 	return 0;
 }
 
+/* An object that was mapped at `time` is gone, as lifetime_count() of the kernel side has it. */
+static void count_lifetime(struct count *count, uint64_t time, uint64_t now)
+{
+	uint64_t lifetime = now > time ? now - time : 0;
+	uint32_t *same = &count->by_lifetime[lifetime_class(lifetime)];
+
+	count->lifetimes += (lifetime + (1U << (LIFETIME_UNIT_SHIFT - 1))) >> LIFETIME_UNIT_SHIFT;
+	if (!count->first_freed || time < count->first_freed)
+		count->first_freed = time;
+	*same += *same != UINT32_MAX;
+}
+
 /* The process has given a piece back. */
-static void piece_free(struct regions *regions, struct region_piece *piece)
+static void piece_free(struct regions *regions, struct region_piece *piece, uint64_t now)
 {
 	struct count *count = &regions->counts.items[piece->object->count].count;
 	uint64_t size = piece->end - piece->start;
 
 	count->free_bytes += size;
 	piece->object->left -= size;
-	count->free_objects += !piece->object->left;
+	if (!piece->object->left) {
+		count->free_objects++;
+		count_lifetime(count, piece->object->time, now);
+	}
 	piece_release(piece);
 }
 
@@ -143,7 +158,7 @@ static int take_range(struct regions *regions, const struct region_event *event,
 							       .id = event->id,
 						       });
 		else if (!err)
-			piece_free(regions, &regions->pieces.items[last]);
+			piece_free(regions, &regions->pieces.items[last], event->time);
 		if (err)
 			break;
 	}
@@ -157,7 +172,7 @@ static int take_range(struct regions *regions, const struct region_event *event,
 }
 
 /* What was held for a call: back to its place, or freed. */
-static int settle_held(struct regions *regions, uint32_t id, bool back)
+static int settle_held(struct regions *regions, const struct region_event *event, bool back)
 {
 	size_t kept = 0;
 	int err = 0;
@@ -165,10 +180,10 @@ static int settle_held(struct regions *regions, uint32_t id, bool back)
 	for (size_t i = 0; i < regions->held.count; i++) {
 		struct region_held *held = &regions->held.items[i];
 
-		if (held->id != id || err)
+		if (held->id != event->id || err)
 			regions->held.items[kept++] = *held;
 		else if (!back)
-			piece_free(regions, &held->piece);
+			piece_free(regions, &held->piece, event->time);
 		else if ((err = insert_piece(regions, held->piece)))
 			regions->held.items[kept++] = *held;
 	}
@@ -189,7 +204,12 @@ static int add_object(struct regions *regions, const struct region_event *event)
 		free(object);
 		return -ENOMEM;
 	}
-	*object = (struct region_object){.left = size, .parts = 1, .count = count};
+	*object = (struct region_object){
+		.left = size,
+		.time = event->time,
+		.parts = 1,
+		.count = count,
+	};
 	regions->counts.items[count].count.alloc_objects++;
 	regions->counts.items[count].count.alloc_bytes += size;
 	return 0;
@@ -214,7 +234,7 @@ void regions_apply(struct regions *regions, const struct region_event *event)
 	switch (event->type) {
 	case REGION_MAPPED:
 		if (event->id)
-			err = settle_held(regions, event->id, false);
+			err = settle_held(regions, event, false);
 		/* At a fixed address; or what was there has been unmapped by other means. */
 		if (!err)
 			err = take_range(regions, event, false);
@@ -228,9 +248,29 @@ void regions_apply(struct regions *regions, const struct region_event *event)
 		err = take_range(regions, event, true);
 		break;
 	case REGION_KEPT:
-		err = settle_held(regions, event->id, true);
+		err = settle_held(regions, event, true);
 		break;
 	}
 	if (!regions->err)
 		regions->err = err;
+}
+
+void regions_visit(struct regions *regions,
+		   void (*visit)(void *context, uint32_t count, uint64_t time, uint64_t bytes,
+				 bool first),
+		   void *context)
+{
+	size_t pieces = regions->pieces.count;
+
+	regions->visits++;
+	for (size_t i = 0; i < pieces + regions->held.count; i++) {
+		const struct region_piece *piece = i < pieces
+							   ? &regions->pieces.items[i]
+							   : &regions->held.items[i - pieces].piece;
+		struct region_object *object = piece->object;
+
+		visit(context, object->count, object->time, piece->end - piece->start,
+		      object->visit != regions->visits);
+		object->visit = regions->visits;
+	}
 }

@@ -10,13 +10,16 @@
 #include "alloctrace.h"
 #include "util/hash_index.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct region_object {
 	uint64_t left;	/* bytes of it that are mapped, or held */
+	uint64_t time;	/* when it was mapped, ns of CLOCK_MONOTONIC */
 	uint32_t parts; /* pieces that it is in */
 	uint32_t count; /* index */
+	uint32_t visit; /* the last regions_visit() that has counted it */
 };
 
 struct region_piece {
@@ -53,13 +56,23 @@ struct regions {
 	} counts;
 	struct hash_index index; /* of counts */
 	uint32_t epoch;		 /* of the program that all this is about */
-	uint64_t forgotten;	 /* objects recorded of the programs before */
-	int err;		 /* the first that made this incomplete */
+	uint32_t visits;
+	uint64_t forgotten; /* objects recorded of the programs before */
+	int err;	    /* the first that made this incomplete */
 };
 
 void regions_deinit(struct regions *regions);
 
 /* One event. What goes wrong (-ENOMEM) is in regions->err. */
 void regions_apply(struct regions *regions, const struct region_event *event);
+
+/*
+ * What is mapped, piece by piece: the index of its count, when its object was mapped, its bytes; and
+ * whether this piece is the first of its object.
+ */
+void regions_visit(struct regions *regions,
+		   void (*visit)(void *context, uint32_t count, uint64_t time, uint64_t bytes,
+				 bool first),
+		   void *context);
 
 #endif

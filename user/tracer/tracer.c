@@ -328,6 +328,7 @@ void tracer_free(struct tracer *tracer)
 	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
 		regions_deinit(&tracer->regions[slot]);
 	free(tracer->regions);
+	live_ages_deinit(&tracer->ages);
 	ring_buffer__free(tracer->requests);
 	unmap_array(&tracer->targets);
 	unmap_array(&tracer->rows);
