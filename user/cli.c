@@ -37,6 +37,7 @@ enum {
 	OPTION_PROBE_THROWING,
 	OPTION_MMAP,
 	OPTION_FOLLOW,
+	OPTION_MIN_AGE,
 };
 
 static const struct argp_option options[] = {
@@ -86,6 +87,8 @@ static const struct argp_option options[] = {
 	 "allocator",
 	 0},
 	{NULL, 0, NULL, 0, "What to write:", 2},
+	{"min-age", OPTION_MIN_AGE, "TIME", 0,
+	 "Leave what is younger than TIME at the end out of inuse_objects and inuse_space", 0},
 	{"output", 'o', "PATH", 0,
 	 "File, folder, or - for stdout; %p stands for the pid, %c for the command's name "
 	 "(default: "
@@ -296,6 +299,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 	case OPTION_FOLLOW:
 		settings->follow = true;
 		return 0;
+	case OPTION_MIN_AGE:
+		if (units_parse_duration(argument, &settings->min_age))
+			return usage_error("--min-age: not a time (60, 60s, 500ms, 5m, 1h): '%s'",
+					   argument);
+		return 0;
 	case OPTION_MAX_LIVE:
 		return parse_limit("--max-live", argument, &settings->max_live);
 	case OPTION_MAX_STACKS:
@@ -431,6 +439,10 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 	}
 	if (!check_what(settings))
 		return false;
+	if (settings->duration && settings->min_age >= settings->duration) {
+		log_error("--min-age: nothing gets that old within --duration");
+		return false;
+	}
 	find_owner(&settings->owner);
 	*exit_code = EXIT_OTHER;
 	return settings->command_line != NULL;

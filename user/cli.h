@@ -45,6 +45,7 @@ struct settings {
 	bool follow;		    /* what the targets start, too */
 	int64_t duration;	    /* ns; 0: until the target ends or a signal comes */
 	int64_t interval;	    /* ns; a profile each, beside the one at the end; 0: none */
+	int64_t min_age;	    /* ns; what is younger is not in use; 0: all is */
 	uint64_t period;	    /* bytes between samples on average */
 	const char *output;	    /* borrowed; NULL: the default name in the current folder */
 	enum output_format format;

@@ -183,6 +183,9 @@ static int64_t earliest(int64_t a, int64_t b)
 static void write_interval(struct recording *recording)
 {
 	recording->intervals++;
+	/* It takes a pass over all live blocks, so only who asks for it has it each time. */
+	if (recording->settings->min_age && recording->interval_code == EXIT_OK)
+		recording->interval_code = report_read_ages(recording);
 	vec_for_each(target, &recording->targets) {
 		int code;
 
@@ -268,7 +271,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 {
 	const struct settings *settings = recording->settings;
 	pid_t command = 0;
-	int code = EXIT_OK;
+	int code = EXIT_OK, ages_code;
 
 	if (settings->command)
 		code = command_start(recording, &command);
@@ -295,6 +298,9 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 		follow_end(recording);
 	if (code == EXIT_OK)
 		code = recording->interval_code;
+	ages_code = report_read_ages(recording);
+	if (code == EXIT_OK)
+		code = ages_code;
 	vec_for_each(target, &recording->targets) {
 		int target_code;
 

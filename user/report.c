@@ -266,6 +266,31 @@ static struct moment right_now(const struct recording *recording,
 	return now;
 }
 
+/* Of every target that is recorded; of the others it has no length. */
+int report_read_ages(struct recording *recording)
+{
+	struct age_window windows[MAX_TARGETS] = {0};
+	int64_t now = clock_now(CLOCK_MONOTONIC);
+	int err;
+
+	vec_for_each(target, &recording->targets) {
+		int64_t end = recording->ended ? recording->ended : now;
+
+		if (!target->started)
+			continue;
+		windows[target->slot] = (struct age_window){
+			.start = target->started,
+			.end = target->ended_at ? target->ended_at : end,
+			.min_age = recording->settings->min_age,
+		};
+	}
+	err = tracer_read_ages(recording->tracer, windows);
+	if (!err)
+		return EXIT_OK;
+	log_error("cannot read the ages of live blocks: %s", strerror(-err));
+	return EXIT_OTHER;
+}
+
 static int fill_info(const struct recording *recording, const struct target_record *target,
 		     const struct moment *moment, struct profile *profile)
 {

@@ -23,6 +23,12 @@ int report_prepare_many(const struct settings *settings);
 int report_interval(struct recording *recording, struct target_record *target, unsigned int number);
 
 /*
+ * Before report_target() of each, and before report_interval() if there is a --min-age: reads how old
+ * everything is that is live, of all targets. An exit code.
+ */
+int report_read_ages(struct recording *recording);
+
+/*
  * Reads one target back, writes its profile and prints its summary. An exit code. What can be
  * written is, whatever else fails.
  */

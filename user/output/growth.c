@@ -1,10 +1,12 @@
 #include "output/growth.h"
 
+#include "output/ages_text.h"
 #include "output/figure.h"
 #include "output/frame.h"
 #include "output/text.h"
 #include "util/units.h"
 
+#include <math.h>
 #include <string.h>
 
 /* A site is evidence if it holds so much of the live bytes. */
@@ -40,11 +42,32 @@ bool growth_has_account(const struct profile *profile)
 	return profile->info.memory_start.known && profile->info.memory_end.known;
 }
 
+/* All that is live, what is too young to be told elsewhere among it. */
+struct all_live {
+	struct estimate values[PROFILE_VALUES];
+	int64_t sums[PROFILE_VALUES];
+};
+
+static struct all_live all_live(const struct profile *profile)
+{
+	struct all_live all;
+
+	memcpy(all.values, profile->total, sizeof(all.values));
+	memcpy(all.sums, profile->total_values, sizeof(all.sums));
+	estimate_sum(&all.values[PROFILE_INUSE_SPACE], &profile->young.space);
+	if (__builtin_add_overflow(all.sums[PROFILE_INUSE_SPACE],
+				   (int64_t)fmin(profile->young.space.value, 0x1p62),
+				   &all.sums[PROFILE_INUSE_SPACE]))
+		all.sums[PROFILE_INUSE_SPACE] = INT64_MAX;
+	return all;
+}
+
 void growth_write_account(const struct profile *profile, FILE *to)
 {
 	const struct profile_memory *start = &profile->info.memory_start;
 	const struct profile_memory *end = &profile->info.memory_end;
-	double live = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	const struct all_live all = all_live(profile);
+	double live = (double)all.sums[PROFILE_INUSE_SPACE];
 	double stacks = change(start->stacks, end->stacks), file = change(start->file, end->file);
 	double shmem = change(start->shmem, end->shmem), swapped = change(start->swap, end->swap);
 	double before = (double)(start->anon + start->file + start->shmem);
@@ -55,8 +78,7 @@ void growth_write_account(const struct profile *profile, FILE *to)
 	fputs(" = ", to);
 	write_size(before, to);
 	fprintf(to, " before + %s live",
-		figure_format(profile, profile->total, profile->total_values, PROFILE_INUSE_SPACE,
-			      text));
+		figure_format(profile, all.values, all.sums, PROFILE_INUSE_SPACE, text));
 	write_term(stacks, "stacks", to);
 	write_term(file, "files", to);
 	write_term(shmem, "shared", to);
@@ -120,6 +142,8 @@ static void write_site(const struct profile *profile, FILE *to)
 		return;
 	fprintf(to, "; %.0f %% of what is live comes from ", 100 * share);
 	text_escape(to, frame.name);
+	if (ages_text_keeps(profile, &cursor.site->ages))
+		ages_text_clause(profile, &cursor.site->ages, to);
 }
 
 /* Does the heap explain what has been added? */
@@ -128,13 +152,14 @@ static void write_heap(const struct profile *profile, FILE *to)
 	const struct profile_memory *start = &profile->info.memory_start;
 	const struct profile_memory *end = &profile->info.memory_end;
 	double added = (double)(end->anon + end->swap) - (double)(start->anon + start->swap);
+	const struct all_live all = all_live(profile);
 	double low, high;
 	char text[UNITS_TEXT_MAX];
 
-	estimate_interval(&profile->total[PROFILE_INUSE_SPACE], &low, &high);
+	estimate_interval(&all.values[PROFILE_INUSE_SPACE], &low, &high);
 	if (growth_has_account(profile) && high < HEAP_SHARE * added)
 		fprintf(to, "; most of it is outside the heap, where %s are live%s",
-			units_format_size((double)profile->total_values[PROFILE_INUSE_SPACE], text),
+			units_format_size((double)all.sums[PROFILE_INUSE_SPACE], text),
 			profile->info.mmap ? "" : " (--mmap records direct mappings)");
 	else
 		write_site(profile, to);
@@ -144,7 +169,7 @@ static void write_churn(const struct profile *profile, FILE *to)
 {
 	double seconds = (double)profile->info.duration_nanos / 1e9;
 	double allocated = (double)profile->total_values[PROFILE_ALLOC_SPACE];
-	double live = (double)profile->total_values[PROFILE_INUSE_SPACE];
+	double live = (double)all_live(profile).sums[PROFILE_INUSE_SPACE];
 	char text[UNITS_TEXT_MAX];
 
 	if (seconds > 0 && allocated / seconds >= CHURN_PER_SECOND &&

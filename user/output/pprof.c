@@ -12,12 +12,15 @@
  * - Mapping 1 is the main executable. The flags has_... keep pprof from looking for symbols again.
  * - Label `bytes` is numeric and the size of one object. pid and comm are strings: those become
  * labels that one can query for. So does kind, which only samples of direct mappings have: "mmap".
+ * - Ages are told in comments. A label would split each sample into one for each age, and the two
+ * profiles of -base would have none in common.
  * - Comments that begin with '#' are shown by -comments only, the others atop of every report.
  * - Every string must be valid UTF-8 (protobuf, and Pyroscope insists). Control characters do not
  * belong into names either, and pprof prints what it gets: both become U+FFFD.
  */
 #include "output/pprof.h"
 
+#include "output/ages_text.h"
 #include "output/alloc_frames.h"
 #include "output/frame.h"
 #include "profile.pb-c.h"
@@ -43,6 +46,9 @@ typedef Perftools__Profiles__Mapping pb_mapping;
 typedef Perftools__Profiles__Profile pb_profile;
 typedef Perftools__Profiles__Sample pb_sample;
 typedef Perftools__Profiles__ValueType pb_value_type;
+
+/* Sites whose ages are told. */
+#define AGED_SITES 20
 
 /*
  * The state of one encoding. The first failure sets `err`; what is made after it is NULL or 0 and
@@ -462,6 +468,48 @@ static void comment_probe(struct encoder *e, const struct profile_probe *probe)
 	}
 }
 
+/* What stands for a site in a comment: the function that allocates. */
+static void comment_site_ages(struct encoder *e, const struct profile_site *site)
+{
+	CLEANUP(cleanup_free) char *words = NULL;
+	struct frame_cursor cursor = {.profile = e->profile, .site = site};
+	struct frame frame;
+	size_t size;
+	FILE *to;
+
+	if (!ages_text_any(e->profile, &site->ages) || !frame_find_allocating(&cursor, &frame))
+		return;
+	to = open_memstream(&words, &size);
+	if (to)
+		ages_text_site(e->profile, &site->ages, to);
+	if (!to || fclose(to))
+		e->err = -ENOMEM;
+	else
+		comment(e, "# ages, %s: %s", frame.name, words);
+}
+
+static void comment_ages(struct encoder *e)
+{
+	const struct profile *profile = e->profile;
+	char text[UNITS_TEXT_MAX];
+
+	if (profile->info.window.min_age)
+		comment(e,
+			"inuse without what was younger than %s at the end: %.0f objects, %.0f "
+			"bytes",
+			units_format_duration(profile->info.window.min_age, text),
+			profile->young.objects.value + profile->mapped_young.objects.value,
+			profile->young.space.value + profile->mapped_young.space.value);
+	if (!profile->info.aged)
+		return;
+	for (unsigned int band = 0; band < AGE_BANDS; band++)
+		comment(e, "# live bytes older than %s: %.0f",
+			units_format_duration(age_band_from[band], text),
+			ages_older(&profile->ages, band));
+	for (size_t i = 0; i < profile->sites.count && i < AGED_SITES; i++)
+		comment_site_ages(e, &profile->sites.items[i]);
+}
+
 static void encode_comments(struct encoder *e)
 {
 	const struct profile_info *info = &e->profile->info;
@@ -482,6 +530,7 @@ static void encode_comments(struct encoder *e)
 			"of it was touched is resident (-tagignore=mmap leaves them out, "
 			"-tagfocus=mmap the heap)");
 	comment(e, "# inuse: allocated since attach and not freed");
+	comment_ages(e);
 	comment(e, "# command line: %s", or_unknown(info->command_line));
 	comment(e, "# executable: %s", or_unknown(info->exe));
 	comment(e, "# kernel: %s", or_unknown(info->kernel));

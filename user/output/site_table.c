@@ -1,12 +1,13 @@
 /*
- * Three lines for a site: its figures; the function that allocates, with file and line; its
- * callers.
+ * Three lines for a site, or four: its figures; the function that allocates, with file and line; its
+ * callers; ages, where they say something.
  *
  * "The function that allocates" is that of frame_find_allocating(). Nameless frames inside of it are told ("through
  * [libssl.so.3]"), because there it may be that code's memory.
  */
 #include "output/site_table.h"
 
+#include "output/ages_text.h"
 #include "output/figure.h"
 #include "output/frame.h"
 #include "output/text.h"
@@ -219,6 +220,16 @@ static int write_callers(struct frame_cursor *cursor, FILE *to)
 	return 0;
 }
 
+/* The fourth line. */
+static void write_ages(const struct profile *profile, const struct ages *ages, FILE *to)
+{
+	if (!ages_text_any(profile, ages))
+		return;
+	fputs(INDENT "ages: ", to);
+	ages_text_site(profile, ages, to);
+	fputc('\n', to);
+}
+
 /* --- the table --- */
 
 static void format_rows(const struct section *section, struct row *rows, int widths[PROFILE_VALUES])
@@ -311,6 +322,8 @@ static int write_section(const struct section *section, FILE *to)
 		err = write_name(&cursor, to);
 		if (!err)
 			err = write_callers(&cursor, to);
+		if (!err)
+			write_ages(section->profile, &section->sites[i].ages, to);
 	}
 	if (!err)
 		write_rest(section, to);

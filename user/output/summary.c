@@ -7,6 +7,7 @@
  */
 #include "output/text.h"
 
+#include "output/ages_text.h"
 #include "output/figure.h"
 #include "output/growth.h"
 #include "output/missing_names.h"
@@ -15,6 +16,7 @@
 #include "util/vec.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -391,6 +393,49 @@ static void write_mapped(const struct profile *profile, FILE *to)
 	      to);
 }
 
+/* "3.00 MiB in 200 objects". */
+static void write_young(const struct profile *profile, const struct profile_young *young,
+			const char *what, FILE *to)
+{
+	const struct estimate values[PROFILE_VALUES] = {
+		[PROFILE_ALLOC_OBJECTS] = young->objects,
+		[PROFILE_ALLOC_SPACE] = young->space,
+	};
+	const int64_t sums[PROFILE_VALUES] = {
+		[PROFILE_ALLOC_OBJECTS] = llround(fmin(young->objects.value, 0x1p62)),
+		[PROFILE_ALLOC_SPACE] = llround(fmin(young->space.value, 0x1p62)),
+	};
+
+	write_figure(to, profile, values, sums, PROFILE_ALLOC_SPACE);
+	fputs(" in ", to);
+	write_figure(to, profile, values, sums, PROFILE_ALLOC_OBJECTS);
+	fprintf(to, " %s", what);
+}
+
+static void write_ages(const struct profile *profile, FILE *to)
+{
+	const struct profile_info *info = &profile->info;
+	char text[UNITS_TEXT_MAX];
+
+	if (info->window.min_age) {
+		label(to, "left out");
+		fprintf(to, "what was younger than %s at the end (--min-age): ",
+			units_format_duration(info->window.min_age, text));
+		write_young(profile, &profile->young, "objects", to);
+		if (info->mmap) {
+			fputs("; ", to);
+			write_young(profile, &profile->mapped_young, "direct mappings", to);
+		}
+		fputc('\n', to);
+	}
+	if (info->aged && ages_bytes(&profile->ages) > 0) {
+		label(to, "ages");
+		fputs("live bytes: ", to);
+		ages_text_bands(&profile->ages, to);
+		fputc('\n', to);
+	}
+}
+
 static void write_amounts(const struct profile *profile, FILE *to)
 {
 	write_rate(profile, to);
@@ -407,6 +452,7 @@ static void write_amounts(const struct profile *profile, FILE *to)
 	      to);
 	if (profile->info.mmap)
 		write_mapped(profile, to);
+	write_ages(profile, to);
 }
 
 /* And is it the heap at all? */
