@@ -9,6 +9,7 @@
 #include "output/text.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/units.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -271,6 +272,7 @@ int report_read_ages(struct recording *recording)
 {
 	struct age_window windows[MAX_TARGETS] = {0};
 	int64_t now = clock_now(CLOCK_MONOTONIC);
+	char text[UNITS_TEXT_MAX];
 	int err;
 
 	vec_for_each(target, &recording->targets) {
@@ -285,8 +287,11 @@ int report_read_ages(struct recording *recording)
 		};
 	}
 	err = tracer_read_ages(recording->tracer, windows);
-	if (!err)
+	if (!err) {
+		log_verbose("ages of what is live: read in %s",
+			    units_format_duration(clock_now(CLOCK_MONOTONIC) - now, text));
 		return EXIT_OK;
+	}
 	log_error("cannot read the ages of live blocks: %s", strerror(-err));
 	return EXIT_OTHER;
 }

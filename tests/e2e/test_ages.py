@@ -1,11 +1,12 @@
 """How old what is live is, and how long what was freed had lived, beside a target that knows both."""
 
+import glob
 import math
 import re
 import time
 import unittest
 
-from lib import KINDS, OK, USAGE, Case, Profile, Result
+from lib import KINDS, OK, USAGE, Case, Profile, Result, wait_for
 
 SECOND = 10**9
 UNITS = {"ms": 10**6, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND}
@@ -220,6 +221,19 @@ class Ages(Case):
         )
         comment = next(c for c in profile.comments if c.startswith("inuse without"))
         self.assertTrue(comment.endswith(f": 1 objects, {8 * 4096} bytes"), comment)
+
+    def test_numbered_profiles_leave_out_what_is_young_then(self):
+        aged = Aged(self, "-s", "1", "-i", "300ms", "--min-age", "500s")
+        aged.step("alloc", 0, 10, 1000)
+
+        def numbered():
+            return sorted(glob.glob(aged.output.replace(".pb.gz", ".[0-9]*.pb.gz")))
+
+        # One that may have been begun before that, and another.
+        wanted = len(numbered()) + 2
+        wait_for(lambda: len(numbered()) >= wanted, "profiles of intervals")
+        self.assertEqual(Profile.read(numbered()[wanted - 1]).sites()["zero"], (10, 10_000, 0, 0))
+        self.assertEqual(aged.stop().sites()["zero"], (10, 10_000, 0, 0))
 
     def test_sampled_ages_are_unbiased(self):
         period, size, count = 4096, 1000, 20000

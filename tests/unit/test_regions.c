@@ -41,6 +41,12 @@ static struct count count_of(const struct regions *regions, uint64_t stack)
 		sum.alloc_bytes += item->count.alloc_bytes;
 		sum.free_objects += item->count.free_objects;
 		sum.free_bytes += item->count.free_bytes;
+		sum.lifetimes += item->count.lifetimes;
+		for (int j = 0; j < LIFETIMES; j++)
+			sum.by_lifetime[j] += item->count.by_lifetime[j];
+		if (item->count.first_freed &&
+		    (!sum.first_freed || item->count.first_freed < sum.first_freed))
+			sum.first_freed = item->count.first_freed;
 	}
 	return sum;
 }
@@ -144,6 +150,87 @@ static void test_an_exec_forgets_all(void **state)
 	assert_count(&regions, 1, 1, 1, 0, 0);
 	assert_int_equal(regions.pieces.count, 1);
 	assert_int_equal(regions.held.count, 0);
+	regions_deinit(&regions);
+}
+
+static void apply_at(struct regions *regions, enum region_event_type type, uint64_t first,
+		     uint64_t pages, uint64_t stack, uint32_t id, uint64_t time)
+{
+	const struct region_event event = {
+		.start = BASE + first * PAGE,
+		.end = BASE + (first + pages) * PAGE,
+		.stack = stack,
+		.time = time,
+		.epoch = 1,
+		.id = id,
+		.type = type,
+	};
+
+	regions_apply(regions, &event);
+	assert_int_equal(regions->err, 0);
+}
+
+/* What regions_visit() tells, summed up. */
+struct seen {
+	const struct regions *regions;
+	uint64_t objects, bytes, times;
+};
+
+static void see(void *context, uint32_t count, uint64_t time, uint64_t bytes, bool first)
+{
+	struct seen *seen = context;
+
+	assert_true(count < seen->regions->counts.count);
+	seen->objects += first;
+	seen->bytes += bytes;
+	seen->times += first ? time : 0;
+}
+
+static void assert_seen(struct regions *regions, uint64_t objects, uint64_t pages, uint64_t times)
+{
+	/* Twice: that it was looked at changes nothing. */
+	for (int i = 0; i < 2; i++) {
+		struct seen seen = {.regions = regions};
+
+		regions_visit(regions, see, &seen);
+		assert_int_equal(seen.objects, objects);
+		assert_int_equal(seen.bytes, pages * PAGE);
+		assert_int_equal(seen.times, times);
+	}
+}
+
+static void test_a_mapping_has_its_age_until_its_last_part_is_gone(void **state)
+{
+	struct regions regions = {0};
+	struct count count;
+
+	(void)state;
+	apply_at(&regions, REGION_MAPPED, 0, 10, 7, 0, 1000);
+	apply_at(&regions, REGION_MAPPED, 20, 10, 7, 0, 3000);
+	assert_seen(&regions, 2, 20, 4000);
+	apply_at(&regions, REGION_UNMAPPED, 4, 2, 0, 0, 1 << 20); /* it is in two parts */
+	assert_seen(&regions, 2, 18, 4000);
+	count = count_of(&regions, 7);
+	assert_int_equal(count.lifetimes, 0);
+	assert_int_equal(count.first_freed, 0);
+	/* An mremap may take one of them away, and does not. */
+	apply_at(&regions, REGION_HELD, 0, 4, 0, 5, 1 << 20);
+	assert_seen(&regions, 2, 18, 4000);
+	apply_at(&regions, REGION_KEPT, 0, 0, 0, 5, 1 << 20);
+	apply_at(&regions, REGION_UNMAPPED, 6, 4, 0, 0, 1 << 20);
+	apply_at(&regions, REGION_UNMAPPED, 20, 10, 0, 0, 3000 + (5 << 10));
+	count = count_of(&regions, 7);
+	assert_int_equal(count.lifetimes, 5);
+	assert_int_equal(count.first_freed, 3000);
+	assert_int_equal(count.by_lifetime[1], 1);
+	/* Moved: one ends, the other begins. */
+	apply_at(&regions, REGION_HELD, 0, 4, 0, 5, 1 << 20);
+	apply_at(&regions, REGION_MAPPED, 50, 4, 8, 5, 1000 + (1 << 20));
+	assert_seen(&regions, 1, 4, 1000 + (1 << 20));
+	count = count_of(&regions, 7);
+	assert_int_equal(count.lifetimes, 5 + 1024);
+	assert_int_equal(count.first_freed, 1000);
+	assert_int_equal(count.by_lifetime[5], 1);
 	regions_deinit(&regions);
 }
 
@@ -282,6 +369,7 @@ int main(void)
 		cmocka_unit_test(test_a_mapping_replaces_what_was_there),
 		cmocka_unit_test(test_an_mremap_takes_away_only_if_it_succeeds),
 		cmocka_unit_test(test_an_exec_forgets_all),
+		cmocka_unit_test(test_a_mapping_has_its_age_until_its_last_part_is_gone),
 		cmocka_unit_test(test_any_sequence_equals_the_model),
 	};
 

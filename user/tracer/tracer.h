@@ -189,7 +189,8 @@ int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counter
 /*
  * Reads how old everything is that is live now: of each slot in its window, whose end is when recording
  * stopped, or is now; one without a length is passed over. From then on tracer_readback() tells ages,
- * and leaves out what is young. One pass over all live blocks: 0.2 us each. 0 or -errno.
+ * and leaves out what is young. One pass over all live blocks, of CPU time 0.3 us each, and 30 ns for
+ * each there is room for: 1.3 s where 4 Mi are live, a millisecond with the usual limits. 0 or -errno.
  */
 int tracer_read_ages(struct tracer *tracer, const struct age_window windows[MAX_TARGETS]);
 
