@@ -194,6 +194,7 @@ class Ages(Case):
         aged.step("free", 1, 1)
         aged.step("alloc", 0, 11, 1000)
         aged.step("alloc", 1, 10, 1000)
+        aged.step("drop", 1, 1)
         aged.step("alloc", 2, 2, 10)
         aged.step("drop", 2, 1)
         aged.stop()
