@@ -402,6 +402,8 @@ static bool check_what(const struct settings *settings)
 		log_error("--json goes with --all");
 	else if (!settings->all && has_filter(settings->filter))
 		log_error("--comm, --cgroup and --uid go with --all");
+	else if (settings->duration && settings->min_age >= settings->duration)
+		log_error("--min-age: nothing gets that old within --duration");
 	else
 		return true;
 	return false;
@@ -439,10 +441,6 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 	}
 	if (!check_what(settings))
 		return false;
-	if (settings->duration && settings->min_age >= settings->duration) {
-		log_error("--min-age: nothing gets that old within --duration");
-		return false;
-	}
 	find_owner(&settings->owner);
 	*exit_code = EXIT_OTHER;
 	return settings->command_line != NULL;

@@ -299,9 +299,12 @@ static int write_result(const struct sweep *sweep, const struct sweep_result *re
 static int report(struct sweep *sweep)
 {
 	struct sweep_result result = {0};
+	int ages_code = report_read_ages(&sweep->recording);
 	int code = sweep_result_fill(sweep, &result), write_code = write_result(sweep, &result);
 
 	sweep_result_deinit(&result);
+	if (ages_code != EXIT_OK)
+		return ages_code;
 	return code != EXIT_OK ? code : write_code;
 }
 
