@@ -189,7 +189,8 @@ $(BUILD)/bench/%: tools/bench/%.c $(BUILD)/liballoctrace.a
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP $< $(BUILD)/liballoctrace.a $(LIBS) -o $@
 
 .PHONY: bench-tools
-bench-tools: $(BUILD)/bench/loop $(BUILD)/bench/floor $(BUILD)/bench/usual $(BUILD)/bench/spent
+bench-tools: $(BUILD)/bench/loop $(BUILD)/bench/floor $(BUILD)/bench/usual $(BUILD)/bench/spent \
+	$(BUILD)/bench/census
 
 # make bench BENCH=loop1,redis measures these alone; ROUNDS=9 takes more of each.
 .PHONY: bench
@@ -213,6 +214,12 @@ bench-symbols: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) tools bench-tools
 	@tools/symbols_bench.py --alloctrace $(BIN) --dump $(BUILD)/symbols_dump --spent $(BUILD)/bench/spent \
 		--keep $(BUILD)/bench --output $(BUILD)/bench-symbols.json $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# What watching all processes of a host costs, with 1 000 more that sleep; as root.
+.PHONY: bench-host
+bench-host: setup
+	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/bench/census
+	@$(BUILD)/bench/census 1000
 
 .PHONY: demo
 demo: setup
