@@ -1,19 +1,14 @@
 #include "target/watch.h"
 
+#include "target/perf_ring.h"
 #include "util/clock.h"
 #include "util/reader.h"
 #include "util/vec.h"
 
 #include <errno.h>
-#include <linux/perf_event.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,17 +21,8 @@
 #define SAMPLE_TYPE    (PERF_SAMPLE_TID | PERF_SAMPLE_TIME)
 #define SAMPLE_ID_SIZE (2 * sizeof(uint32_t) + sizeof(uint64_t))
 
-struct ring {
-	int fd;
-	struct perf_event_mmap_page *page; /* NULL: not mapped */
-	uint8_t *copy;			   /* one record, in one piece */
-};
-
 struct watch {
-	int epoll;
-	size_t page_size;
-	struct ring *rings;
-	size_t ring_count;
+	struct perf_rings *rings; /* owned */
 	struct {
 		struct watch_event *items;
 		size_t count, capacity;
@@ -44,12 +30,7 @@ struct watch {
 	size_t returned; /* events at the front that the last watch_read() returned */
 };
 
-static size_t ring_size(const struct watch *watch)
-{
-	return RING_PAGES * watch->page_size;
-}
-
-static int ring_open(struct watch *watch, struct ring *ring, int cpu)
+int watch_open(struct watch **out)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_SOFTWARE,
@@ -65,46 +46,14 @@ static int ring_open(struct watch *watch, struct ring *ring, int cpu)
 		.use_clockid = 1,
 		.clockid = CLOCK_MONOTONIC,
 		.watermark = 1,
-		.wakeup_watermark = (uint32_t)(ring_size(watch) / 4),
+		.wakeup_watermark = (uint32_t)(RING_PAGES * sysconf(_SC_PAGESIZE) / 4),
 	};
-	struct epoll_event interest = {.events = EPOLLIN};
-	void *page;
-
-	ring->fd = (int)syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-	if (ring->fd < 0)
-		return -errno;
-	page = mmap(NULL, watch->page_size + ring_size(watch), PROT_READ | PROT_WRITE, MAP_SHARED,
-		    ring->fd, 0);
-	if (page == MAP_FAILED)
-		return -errno;
-	ring->page = page;
-	ring->copy = malloc(UINT16_MAX + 1); /* a record's size is 16 bits */
-	if (!ring->copy)
-		return -ENOMEM;
-	return epoll_ctl(watch->epoll, EPOLL_CTL_ADD, ring->fd, &interest) ? -errno : 0;
-}
-
-int watch_open(struct watch **out)
-{
 	struct watch *watch = calloc(1, sizeof(*watch));
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	int err = 0;
+	int err;
 
 	if (!watch)
 		return -ENOMEM;
-	watch->page_size = (size_t)sysconf(_SC_PAGESIZE);
-	watch->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (watch->epoll < 0)
-		err = -errno;
-	watch->rings = calloc((size_t)cpus, sizeof(*watch->rings));
-	if (!watch->rings)
-		err = -ENOMEM;
-	for (int cpu = 0; !err && cpu < cpus; cpu++) {
-		watch->rings[watch->ring_count].fd = -1;
-		err = ring_open(watch, &watch->rings[watch->ring_count++], cpu);
-		if (err == -ENODEV) /* configured, but offline */
-			err = 0;
-	}
+	err = perf_rings_open(&attr, RING_PAGES, &watch->rings);
 	if (err) {
 		watch_free(watch);
 		return err;
@@ -128,26 +77,15 @@ void watch_free(struct watch *watch)
 {
 	if (!watch)
 		return;
-	for (size_t i = 0; i < watch->ring_count; i++) {
-		struct ring *ring = &watch->rings[i];
-
-		if (ring->page)
-			munmap(ring->page, watch->page_size + ring_size(watch));
-		if (ring->fd >= 0)
-			close(ring->fd);
-		free(ring->copy);
-	}
 	events_drop(watch, watch->events.count);
 	free(watch->events.items);
-	free(watch->rings);
-	if (watch->epoll >= 0)
-		close(watch->epoll);
+	perf_rings_free(watch->rings);
 	free(watch);
 }
 
 int watch_fd(const struct watch *watch)
 {
-	return watch->epoll;
+	return perf_rings_fd(watch->rings);
 }
 
 /* Layouts: perf_event_open(2), "MMAP layout"; `record` starts behind the header. */
@@ -191,15 +129,14 @@ static int parse_exec(struct reader *record, struct watch_event *event)
 }
 
 /* 0: an event; 1: none; -ENOMEM. */
-static int parse_record(const struct perf_event_header *header, const uint8_t *bytes,
+static int parse_record(const struct perf_event_header *header, struct reader record,
 			struct watch_event *event)
 {
-	struct reader record = reader_new(bytes + sizeof(*header), header->size - sizeof(*header));
 	struct reader trailer = record;
 	int err = 0;
 
-	if (header->size >= sizeof(*header) + SAMPLE_ID_SIZE) {
-		reader_seek(&trailer, header->size - sizeof(*header) - sizeof(uint64_t));
+	if (reader_left(&trailer) >= SAMPLE_ID_SIZE) {
+		reader_seek(&trailer, reader_left(&trailer) - sizeof(uint64_t));
 		event->time = (int64_t)reader_u64(&trailer);
 	}
 	switch (header->type) {
@@ -236,45 +173,23 @@ static int parse_record(const struct perf_event_header *header, const uint8_t *b
 	return err || record.failed ? 1 : 0;
 }
 
-/* Copies size bytes at position `at` out of a ring, whose end they may go round. */
-static void ring_copy(const struct watch *watch, const struct ring *ring, uint64_t at, size_t size)
+static int ring_read(struct watch *watch, size_t ring)
 {
-	const uint8_t *data = (const uint8_t *)ring->page + watch->page_size;
-	size_t offset = at % ring_size(watch);
-	size_t first = ring_size(watch) - offset < size ? ring_size(watch) - offset : size;
+	struct reader records = perf_rings_take(watch->rings, ring), record;
+	struct perf_event_header header;
 
-	memcpy(ring->copy, data + offset, first);
-	memcpy(ring->copy + first, data, size - first);
-}
-
-static int ring_read(struct watch *watch, struct ring *ring)
-{
-	uint64_t head, tail;
-	int err = 0;
-
-	if (!ring->page)
-		return 0;
-	/* The kernel writes data, then head; we read head, then data, then give it back by tail. */
-	head = __atomic_load_n(&ring->page->data_head, __ATOMIC_ACQUIRE);
-	tail = ring->page->data_tail;
-	while (tail < head && err >= 0) {
-		struct perf_event_header header;
+	while (perf_record_next(&records, &header, &record)) {
 		struct watch_event event = {0};
+		int err = parse_record(&header, record, &event);
 
-		ring_copy(watch, ring, tail, sizeof(header));
-		memcpy(&header, ring->copy, sizeof(header));
-		if (header.size < sizeof(header) || header.size > head - tail)
-			break;
-		ring_copy(watch, ring, tail, header.size);
-		tail += header.size;
-		err = parse_record(&header, ring->copy, &event);
 		if (err == 0)
 			err = vec_push(&watch->events, event);
 		if (err)
 			free(event.path);
+		if (err < 0)
+			return err;
 	}
-	__atomic_store_n(&ring->page->data_tail, err < 0 ? tail : head, __ATOMIC_RELEASE);
-	return err < 0 ? err : 0;
+	return 0;
 }
 
 static int by_time(const void *a, const void *b)
@@ -294,8 +209,8 @@ int watch_read(struct watch *watch, const struct watch_event **events, size_t *c
 
 	events_drop(watch, watch->returned);
 	watch->returned = 0;
-	for (size_t i = 0; i < watch->ring_count; i++) {
-		int err = ring_read(watch, &watch->rings[i]);
+	for (size_t i = 0; i < perf_rings_count(watch->rings); i++) {
+		int err = ring_read(watch, i);
 
 		if (err)
 			return err;
