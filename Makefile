@@ -165,8 +165,9 @@ fuzz: setup
 	@tests/fuzz/allocators.sh $(BUILD) 600
 	@tests/fuzz/symbolizer.sh $(BUILD) 600
 
-# What alloctrace makes of an ELF file: its unwind table, the probe sites of its allocator, names.
-TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump
+# What alloctrace makes of an ELF file (its unwind table, the probe sites of its allocator, names), and of
+# page faults.
+TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump $(BUILD)/growth_dump
 
 $(TOOLS): $(BUILD)/%: tools/%.c $(BUILD)/liballoctrace.a
 	$(call say,LD,$@)

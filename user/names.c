@@ -136,6 +136,40 @@ void names_free(struct names *names)
 	free(names);
 }
 
+/* --- mappings --- */
+
+static void build_id_text(const struct image *image, char text[2 * IMAGE_BUILD_ID_MAX + 1])
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t length = image ? image->build_id_len : 0;
+
+	for (size_t i = 0; i < length; i++) {
+		text[2 * i] = digits[image->build_id[i] >> 4];
+		text[2 * i + 1] = digits[image->build_id[i] & 15];
+	}
+	text[2 * length] = '\0';
+}
+
+int names_add_mappings(struct profile *profile, const struct process *process)
+{
+	int err = 0;
+
+	for (int main_only = 1; main_only >= 0; main_only--) {
+		vec_for_each(mapping, &process->mappings) {
+			char build_id[2 * IMAGE_BUILD_ID_MAX + 1];
+			bool is_main = *mapping->path && strcmp(mapping->path, process->exe) == 0;
+
+			if (is_main != (bool)main_only || err)
+				continue;
+			build_id_text(mapping->image, build_id);
+			err = profile_add_mapping(
+				profile, mapping->start, mapping->end, mapping->offset,
+				*mapping->path ? mapping->path : "[jit]", build_id, NULL);
+		}
+	}
+	return err;
+}
+
 /* --- the names --- */
 
 /* In code without a symbol: its image, and where in it, as addr2line and objdump count. */

@@ -14,6 +14,12 @@ int names_new(const struct settings *settings, struct names **out);
 void names_free(struct names *names);
 
 /*
+ * Adds all executable mappings of a process to a new profile, the program's first: pprof takes that
+ * for the program. 0 or -ENOMEM.
+ */
+int names_add_mappings(struct profile *profile, const struct process *process);
+
+/*
  * Names the locations of a finished profile, and tells its mappings what is known of them. What has
  * been read of a file is kept, for the next profile, too: the process, or at least its images, must
  * stay until names_free(). 0 or -ENOMEM.

@@ -13,7 +13,8 @@
  * - Label `bytes` is numeric and the size of one object. pid and comm are strings: those become
  * labels that one can query for. So does kind, which only samples of direct mappings have: "mmap".
  * - Ages are told in comments. A label would split each sample into one for each age, and the two
- * profiles of -base would have none in common.
+ *   profiles of -base would have none in common.
+ * - A profile of growth has one type, growth_space/bytes, and the label kind on every sample.
  * - Comments that begin with '#' are shown by -comments only, the others atop of every report.
  * - Every string must be valid UTF-8 (protobuf, and Pyroscope insists). Control characters do not
  * belong into names either, and pprof prints what it gets: both become U+FFFD.
@@ -219,6 +220,15 @@ static pb_value_type *value_type(struct encoder *e, const char *type, const char
 	return made;
 }
 
+static void encode_window(struct encoder *e)
+{
+	const struct profile_info *info = &e->profile->info;
+
+	e->message.period = info->period > INT64_MAX ? INT64_MAX : (int64_t)info->period;
+	e->message.time_nanos = info->time_nanos;
+	e->message.duration_nanos = info->duration_nanos;
+}
+
 static void encode_types(struct encoder *e)
 {
 	pb_profile *message = &e->message;
@@ -233,10 +243,7 @@ static void encode_types(struct encoder *e)
 	message->sample_type[PROFILE_INUSE_SPACE] = value_type(e, "inuse_space", "bytes");
 	message->default_sample_type = intern(e, "inuse_space");
 	message->period_type = value_type(e, "space", "bytes");
-	message->period =
-		e->profile->info.period > INT64_MAX ? INT64_MAX : (int64_t)e->profile->info.period;
-	message->time_nanos = e->profile->info.time_nanos;
-	message->duration_nanos = e->profile->info.duration_nanos;
+	encode_window(e);
 	message->drop_frames = intern(e, alloc_frames_regex);
 }
 
@@ -379,6 +386,23 @@ static pb_label *string_label(struct encoder *e, const char *key, const char *va
 	return made;
 }
 
+/* The frames of a site, and room for values and labels. */
+static void begin_sample(struct encoder *e, const struct profile_site *site, size_t values,
+			 size_t labels, pb_sample *to)
+{
+	perftools__profiles__sample__init(to);
+	to->n_location_id = site->frame_count ? site->frame_count : 1;
+	to->location_id = make(e, to->n_location_id, sizeof(*to->location_id));
+	to->value = make(e, values, sizeof(*to->value));
+	to->label = make(e, labels, sizeof(pb_label *));
+	if (!to->label)
+		return;
+	to->n_value = values;
+	to->location_id[0] = e->message.n_location; /* no stack */
+	for (size_t i = 0; i < site->frame_count; i++)
+		to->location_id[i] = (uint64_t)site->frames[i] + 1;
+}
+
 static bool bucket_is_empty(const struct profile_bucket *bucket)
 {
 	return !bucket->alloc_hits && !bucket->inuse_hits;
@@ -390,12 +414,8 @@ static void encode_sample(struct encoder *e, const struct profile_bucket *from,
 	const struct profile_site *site = &e->profile->sites.items[from->site];
 	pb_label *bytes = make(e, 1, sizeof(*bytes));
 
-	perftools__profiles__sample__init(to);
-	to->n_location_id = site->frame_count ? site->frame_count : 1;
-	to->location_id = make(e, to->n_location_id, sizeof(*to->location_id));
-	to->value = make(e, PROFILE_VALUES, sizeof(*to->value));
-	to->label = make(e, 4, sizeof(pb_label *));
-	if (!to->label)
+	begin_sample(e, site, PROFILE_VALUES, 4, to);
+	if (e->err)
 		return;
 	perftools__profiles__label__init(bytes);
 	bytes->key = intern(e, "bytes");
@@ -406,11 +426,7 @@ static void encode_sample(struct encoder *e, const struct profile_bucket *from,
 	to->label[to->n_label++] = shared[1];
 	if (site->mapped)
 		to->label[to->n_label++] = shared[2];
-	to->location_id[0] = e->message.n_location; /* no stack */
-	for (size_t i = 0; i < site->frame_count; i++)
-		to->location_id[i] = (uint64_t)site->frames[i] + 1;
 	memcpy(to->value, from->values, sizeof(from->values));
-	to->n_value = PROFILE_VALUES;
 }
 
 static void encode_samples(struct encoder *e)
@@ -598,30 +614,116 @@ static int compress_gzip(const uint8_t *from, size_t size, uint8_t **data, size_
 	return err;
 }
 
-int pprof_encode(const struct profile *profile, uint8_t **data, size_t *size)
+/* Everything but types, samples and comments, in the order in which references go. */
+static void encode_tables(struct encoder *e)
 {
-	CLEANUP(cleanup_encoder)
-	struct encoder e = {.profile = profile, .message = PERFTOOLS__PROFILES__PROFILE__INIT};
+	encode_mappings(e);
+	encode_functions(e);
+	encode_locations(e);
+}
+
+static int finish(struct encoder *e, uint8_t **data, size_t *size)
+{
 	CLEANUP(cleanup_free) uint8_t *packed = NULL;
 	size_t packed_size;
 
-	intern(&e, "");
-	encode_types(&e);
-	encode_mappings(&e);
-	encode_functions(&e);
-	encode_locations(&e);
-	encode_samples(&e);
-	encode_comments(&e);
-	if (e.err)
-		return e.err;
-	e.message.string_table = e.strings.items;
-	e.message.n_string_table = e.strings.count;
-	packed_size = perftools__profiles__profile__get_packed_size(&e.message);
+	if (e->err)
+		return e->err;
+	e->message.string_table = e->strings.items;
+	e->message.n_string_table = e->strings.count;
+	packed_size = perftools__profiles__profile__get_packed_size(&e->message);
 	if (packed_size > INT32_MAX) /* protobuf's own limit, which readers enforce */
 		return -EFBIG;
 	packed = malloc(packed_size);
 	if (!packed)
 		return -ENOMEM;
-	perftools__profiles__profile__pack(&e.message, packed);
+	perftools__profiles__profile__pack(&e->message, packed);
 	return compress_gzip(packed, packed_size, data, size);
+}
+
+int pprof_encode(const struct profile *profile, uint8_t **data, size_t *size)
+{
+	CLEANUP(cleanup_encoder)
+	struct encoder e = {.profile = profile, .message = PERFTOOLS__PROFILES__PROFILE__INIT};
+
+	intern(&e, "");
+	encode_types(&e);
+	encode_tables(&e);
+	encode_samples(&e);
+	encode_comments(&e);
+	return finish(&e, data, size);
+}
+
+/* --- growth --- */
+
+static void encode_growth_type(struct encoder *e)
+{
+	pb_profile *message = &e->message;
+
+	message->sample_type = make(e, 1, sizeof(*message->sample_type));
+	if (!message->sample_type)
+		return;
+	message->n_sample_type = 1;
+	message->sample_type[0] = value_type(e, "growth_space", "bytes");
+	message->default_sample_type = intern(e, "growth_space");
+	message->period_type = value_type(e, "page_faults", "count");
+	encode_window(e);
+}
+
+static void encode_growths(struct encoder *e)
+{
+	const struct profile *profile = e->profile;
+	pb_label *shared[2], *kinds[PROFILE_KINDS];
+	char pid[16];
+	pb_sample *items;
+
+	snprintf(pid, sizeof(pid), "%d", profile->info.pid);
+	shared[0] = string_label(e, "pid", pid);
+	shared[1] = string_label(e, "comm", or_unknown(profile->info.comm));
+	for (int kind = 0; kind < PROFILE_KINDS; kind++)
+		kinds[kind] = string_label(e, "kind", profile_kind_names[kind]);
+	e->message.sample = make_messages(e, profile->growths.count, &items);
+	for (size_t i = 0; i < profile->growths.count && !e->err; i++) {
+		const struct profile_growth *from = &profile->growths.items[i];
+		pb_sample *to = &items[i];
+
+		begin_sample(e, &profile->sites.items[from->site], 1, 3, to);
+		if (e->err)
+			return;
+		to->value[0] = from->value;
+		to->label[to->n_label++] = shared[0];
+		to->label[to->n_label++] = shared[1];
+		to->label[to->n_label++] = kinds[from->kind];
+	}
+	e->message.n_sample = profile->growths.count;
+}
+
+static void encode_growth_comments(struct encoder *e)
+{
+	const struct profile_info *info = &e->profile->info;
+
+	comment(e,
+		"alloctrace %s: pid %d (%s), growth: memory that was touched for the first time in "
+		"the window and is there at its end, from sampled page faults",
+		or_unknown(info->version), info->pid, or_unknown(info->comm));
+	comment(e, "# command line: %s", or_unknown(info->command_line));
+	comment(e, "# executable: %s", or_unknown(info->exe));
+	comment(e, "# kernel: %s", or_unknown(info->kernel));
+	comment(e, "# ended: %s", or_unknown(info->end_reason));
+	comment_losses(e);
+	e->message.comment = e->comments.items;
+	e->message.n_comment = e->comments.count;
+}
+
+int pprof_encode_growth(const struct profile *profile, uint8_t **data, size_t *size)
+{
+	CLEANUP(cleanup_encoder)
+	struct encoder e = {.profile = profile, .message = PERFTOOLS__PROFILES__PROFILE__INIT};
+
+	intern(&e, "");
+	encode_growth_type(&e);
+	encode_tables(&e);
+	encode_growths(&e);
+	encode_growth_comments(&e);
+	return finish(&e, data, size);
 }

@@ -42,6 +42,11 @@ void estimate_add(struct estimate *objects, struct estimate *bytes_sum, uint64_t
 				  period);
 }
 
+void estimate_add_event(struct estimate *bytes_sum, double each, double bytes)
+{
+	add_hits(bytes_sum, 1, bytes, 1 / fmax(each, 1));
+}
+
 void estimate_sum(struct estimate *to, const struct estimate *more)
 {
 	to->value += more->value;

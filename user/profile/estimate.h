@@ -32,6 +32,11 @@ void estimate_add(struct estimate *objects, struct estimate *bytes_sum, uint64_t
  */
 void estimate_add_rest(struct estimate *objects, struct estimate *bytes_sum, uint64_t hits,
 		       uint64_t bytes, double size, uint64_t period);
+/*
+ * One hit of a sample that takes one event in `each`, at least 1 (p = 1 / each), to a sum of bytes:
+ * `bytes` is what such an event brought.
+ */
+void estimate_add_event(struct estimate *bytes_sum, double each, double bytes);
 void estimate_sum(struct estimate *to, const struct estimate *more);
 
 /*

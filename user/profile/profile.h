@@ -73,6 +73,31 @@ struct profile_bucket {
 	int64_t values[PROFILE_VALUES]; /* scaled, rounded: what every output prints the sum of */
 };
 
+/* What memory that a process has grown by is. */
+enum profile_kind {
+	PROFILE_HEAP,	/* [heap]: what brk(2) gives */
+	PROFILE_ANON,	/* anonymous memory: other allocators' heaps, direct mappings */
+	PROFILE_STACK,	/* a thread's stack */
+	PROFILE_FILE,	/* a file that is mapped, and has not been written to privately */
+	PROFILE_SHARED, /* shared memory: memfd, tmpfs, System V, shared anonymous mappings */
+	PROFILE_KINDS,
+};
+
+/* "heap", "anonymous", ...: the label `kind` of pprof. */
+extern const char *const profile_kind_names[PROFILE_KINDS];
+
+/*
+ * What one site has made a process grow by, from page faults: memory of one kind that was touched
+ * for the first time in the window, and is there at its end.
+ */
+struct profile_growth {
+	uint32_t site;
+	enum profile_kind kind;
+	uint64_t hits; /* sampled faults whose page is still there */
+	struct estimate space;
+	int64_t value; /* scaled, rounded: what every output prints the sum of */
+};
+
 enum profile_counter_kind {
 	PROFILE_SEEN,	/* worth telling where it is not 0 */
 	PROFILE_LOSS,	/* part of: sampled = recorded + failed + sum of losses */
@@ -170,6 +195,12 @@ struct profile {
 		size_t count, capacity;
 	} buckets;
 	struct {
+		/* Only in a profile of growth, which has no buckets. After profile_finish_growth():
+		   by value, descending. */
+		struct profile_growth *items;
+		size_t count, capacity;
+	} growths;
+	struct {
 		struct profile_counter *items;
 		size_t count, capacity;
 	} counters;
@@ -191,6 +222,9 @@ struct profile {
 	struct estimate mapped[PROFILE_VALUES];
 	int64_t mapped_values[PROFILE_VALUES];
 	struct profile_young mapped_young;
+	/* Of a profile of growth: of all, and by kind. */
+	struct estimate growth, growth_by_kind[PROFILE_KINDS];
+	int64_t growth_value;
 };
 
 int profile_new(struct profile **out);
@@ -227,6 +261,12 @@ int profile_set_lines(struct profile *profile, uint32_t location, const struct p
 /* Scales the buckets with info.period, sums up sites and totals, sorts the sites. Once, at the end.
  */
 int profile_finish(struct profile *profile);
+
+/* For a profile of growth instead; once for each site and kind. 0 or -ENOMEM. */
+int profile_add_growth(struct profile *profile, uint32_t site, enum profile_kind kind,
+		       uint64_t hits, const struct estimate *space);
+/* Rounds, sums up and sorts. Once, at the end; takes the place of profile_finish(). */
+void profile_finish_growth(struct profile *profile);
 
 /* Sum of the counters that are losses. */
 uint64_t profile_losses(const struct profile *profile);
