@@ -52,7 +52,7 @@ struct page_growth {
 	double faulted; /* pages */
 	double lost;	/* of them: beyond the limits */
 	uint64_t ends[STACK_WALK_END_COUNT];
-	uint64_t unsure; /* walks that went by frame pointers in part */
+	uint64_t unsure; /* walks that were so in part */
 };
 
 static uint64_t page_size(void)
@@ -419,7 +419,8 @@ static int add_counters(struct profile *profile, const struct filling *filling)
 		err = profile_add_counter(profile, "pages beyond the limits",
 					  (uint64_t)llround(growth->lost), PROFILE_LOSS);
 	if (!err)
-		err = profile_add_counter(profile, "stacks found by frame pointers in part",
+		err = profile_add_counter(profile,
+					  "stacks found in part without unwind information",
 					  growth->unsure, PROFILE_DETAIL);
 	for (int end = 0; end < STACK_WALK_END_COUNT && !err; end++) {
 		if (growth->ends[end])

@@ -1,6 +1,7 @@
 #include "target/stack_walk.h"
 
 #include "binary/unwind_table.h"
+#include "target/return_address.h"
 #include "util/clock.h"
 #include "util/hash_index.h"
 #include "util/vec.h"
@@ -23,6 +24,9 @@
 #define PC_MASK	    (~0ull)
 #endif
 
+/* Words of a stack that are looked through for a return address. */
+#define SCAN_WORDS 64
+
 /* What a step returns where there is another frame. */
 #define WALK_CONTINUES STACK_WALK_END_COUNT
 
@@ -33,6 +37,7 @@ struct table {
 	uint64_t size;
 	struct unwind_table *rows; /* owned; NULL: none to be had */
 	struct unwind_rule *rules; /* owned */
+	bool bare;		   /* there is no rule at all in it */
 };
 
 struct stack_walker {
@@ -109,6 +114,7 @@ static int build(const struct image *image, struct table *table)
 			memcpy(table->rules, rules->items, rules->count * sizeof(*table->rules));
 		else
 			err = -ENOMEM;
+		table->bare = rules->count == 1;
 	}
 	unwind_rules_free(rules);
 	return err == -ENOMEM ? err : 0;
@@ -185,12 +191,13 @@ static int find_table(struct stack_walker *walker, const struct image *image,
 /* --- one frame --- */
 
 struct walk {
+	const struct process *process;
 	const struct stack_state *start;
 	uint64_t pc, sp, fp, lr;
 	bool exact;    /* pc is no return address: the first, and what a signal has interrupted */
 	bool has_lr;   /* lr is the frame's own */
 	bool fp_known; /* rules have kept track of it */
-	bool unsure;   /* found by a frame pointer */
+	bool unsure;   /* found without a rule */
 };
 
 static bool read_word(const struct walk *walk, uint64_t address, uint64_t *word)
@@ -204,12 +211,20 @@ static bool read_word(const struct walk *walk, uint64_t address, uint64_t *word)
 	return true;
 }
 
-/*
- * Goes out by the frame pointer. The outermost frame has 0 there, by the ABIs of both machines.
- */
+/* To the caller whose return address is at `slot`, which has no rule to tell of more. */
+static enum stack_walk_end leave(struct walk *walk, uint64_t pc, uint64_t slot)
+{
+	walk->pc = pc & PC_MASK;
+	walk->sp = slot + 8;
+	walk->exact = walk->has_lr = false;
+	walk->unsure = true;
+	return WALK_CONTINUES;
+}
+
+/* The outermost frame has 0 for a frame pointer, by the ABIs of both machines. */
 static enum stack_walk_end step_by_pointer(struct walk *walk)
 {
-	uint64_t fp, pc;
+	uint64_t slot = walk->fp + 8, fp, pc;
 
 	if (!walk->fp_known)
 		return STACK_WALK_NO_RULE;
@@ -217,14 +232,59 @@ static enum stack_walk_end step_by_pointer(struct walk *walk)
 		return STACK_WALK_COMPLETE;
 	if (walk->fp < walk->sp || walk->fp & 7)
 		return STACK_WALK_NO_RULE;
-	if (!read_word(walk, walk->fp, &fp) || !read_word(walk, walk->fp + 8, &pc))
+	if (!read_word(walk, walk->fp, &fp) || !read_word(walk, slot, &pc))
 		return STACK_WALK_COPY_ENDS;
-	walk->sp = walk->fp + 16;
 	walk->fp = fp;
-	walk->pc = pc & PC_MASK;
-	walk->exact = walk->has_lr = false;
-	walk->unsure = true;
-	return WALK_CONTINUES;
+	return leave(walk, pc, slot);
+}
+
+/* Does the frame pointer lead to a frame? Code that keeps none may have anything in that register. */
+static bool has_frame_pointer(const struct walk *walk)
+{
+	uint64_t fp, pc;
+
+	return walk->fp_known && walk->fp >= walk->sp && !(walk->fp & 7) &&
+	       read_word(walk, walk->fp, &fp) && read_word(walk, walk->fp + 8, &pc) &&
+	       (fp == 0 || fp > walk->fp) &&
+	       return_address_check(walk->process, pc, walk->pc) != RETURN_ADDRESS_NONE;
+}
+
+/*
+ * Takes the first return address among the words next to the stack pointer, at most `words`. That it
+ * be of a call that led here is asked of a leaf only: functions jump to others, too.
+ */
+static bool step_by_scan(struct walk *walk, int words, enum return_address least)
+{
+	uint64_t slot = walk->sp, pc;
+
+	if (walk->sp & 7)
+		return false;
+	for (int i = 0; i < words && read_word(walk, slot, &pc); i++, slot += 8) {
+		if (return_address_check(walk->process, pc, walk->pc) >= least) {
+			leave(walk, pc, slot);
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Goes out of code of a file for which there is no rule. A leaf's return address is where sp points
+ * or, on aarch64, in lr. Code between code that has rules is written by hand, or made by compilers
+ * that keep frame pointers; that of a file without any rule does not, as a rule.
+ */
+static enum stack_walk_end step_without_rule(struct walk *walk, bool bare)
+{
+	if (walk->has_lr) {
+		leave(walk, walk->lr, walk->sp - 8);
+		return WALK_CONTINUES;
+	}
+	if (walk->exact && step_by_scan(walk, 1, RETURN_ADDRESS_MATCHES))
+		return WALK_CONTINUES;
+	if ((bare || !has_frame_pointer(walk)) &&
+	    step_by_scan(walk, SCAN_WORDS, RETURN_ADDRESS_OTHER))
+		return WALK_CONTINUES;
+	return step_by_pointer(walk);
 }
 
 /* The caller's frame pointer, by a rule of an ordinary kind. False: beyond the copy of the stack. */
@@ -313,9 +373,12 @@ static bool is_sigreturn(const struct image *image, uint64_t vaddr)
 	       !memcmp(found, code, sizeof(code));
 }
 
-/* The rule at an address. *rule: UNWIND_END where there is none. 0 or -ENOMEM. */
+/*
+ * The rule at an address. *rule: UNWIND_END where there is none; *bare: nor is there any in its file.
+ * 0 or -ENOMEM.
+ */
 static int find_rule(struct stack_walker *walker, const struct mapping *mapping, uint64_t address,
-		     bool exact, struct unwind_rule *rule)
+		     bool exact, struct unwind_rule *rule, bool *bare)
 {
 	struct image *image = mapping->image;
 	const struct table *table;
@@ -323,23 +386,26 @@ static int find_rule(struct stack_walker *walker, const struct mapping *mapping,
 	int err;
 
 	*rule = (struct unwind_rule){.cfa = UNWIND_END};
+	*bare = false;
 	if (!image ||
 	    !image_offset_to_vaddr(image, address - mapping->start + mapping->offset, &vaddr))
 		return 0;
 	err = find_table(walker, image, &table);
 	if (err || !table || !table->rows)
 		return err;
+	*bare = table->bare;
 	*rule = table->rules[unwind_table_find(table->rows, vaddr)];
 	if (unwind_rule_kind(rule) == UNWIND_END && !exact && is_sigreturn(image, vaddr + 1))
 		rule->cfa = UNWIND_SIGNAL | UNWIND_EXACT_PC;
 	return 0;
 }
 
-static enum stack_walk_end step(struct walk *walk, const struct unwind_rule *rule)
+static enum stack_walk_end step(struct walk *walk, const struct mapping *mapping,
+				const struct unwind_rule *rule, bool bare)
 {
 	switch (unwind_rule_kind(rule)) {
 	case UNWIND_END:
-		return step_by_pointer(walk);
+		return mapping->image ? step_without_rule(walk, bare) : step_by_pointer(walk);
 	case UNWIND_STOP:
 		return STACK_WALK_COMPLETE;
 	case UNWIND_SIGNAL:
@@ -353,6 +419,7 @@ int stack_walk(struct stack_walker *walker, const struct process *process,
 	       const struct stack_state *state, struct stack_walk *out)
 {
 	struct walk walk = {
+		.process = process,
 		.start = state,
 		.pc = state->pc,
 		.sp = state->sp,
@@ -371,6 +438,7 @@ int stack_walk(struct stack_walker *walker, const struct process *process,
 		uint64_t at = walk.exact ? walk.pc : walk.pc - 1;
 		const struct mapping *mapping = process_find(process, at);
 		struct unwind_rule rule;
+		bool bare;
 		int err;
 
 		if (!walk.pc) { /* some thread starts push a 0 where a return address would be */
@@ -396,10 +464,10 @@ int stack_walk(struct stack_walker *walker, const struct process *process,
 			end = STACK_WALK_NO_MAPPING;
 			break;
 		}
-		err = find_rule(walker, mapping, at, walk.exact, &rule);
+		err = find_rule(walker, mapping, at, walk.exact, &rule, &bare);
 		if (err)
 			return err;
-		end = step(&walk, &rule);
+		end = step(&walk, mapping, &rule, bare);
 	}
 	out->end = end;
 	return 0;

@@ -1,7 +1,8 @@
 /*
  * The walk in user space: from a thread's registers at any instruction, and a copy of the top of its
  * stack, to the addresses of its calls. By the images' call frame information, not pruned to call
- * sites as the kernel's tables are (include/unwind.h); where there is none, by frame pointers.
+ * sites as the kernel's tables are (include/unwind.h); where there is none, by frame pointers or by
+ * what looks like a return address.
  *
  * Images and stacks are hostile. Tables are made once per file, bounded in number, size and the CPU
  * time that making them takes; without a table, frame pointers have to do. A walk is bounded, its
@@ -58,7 +59,7 @@ struct stack_walk {
 	 */
 	uint64_t addresses[STACK_WALK_FRAMES];
 	size_t count;
-	size_t unsure; /* of them: found by a frame pointer */
+	size_t unsure; /* of them: found without such information */
 	enum stack_walk_end end;
 };
 
