@@ -165,9 +165,10 @@ fuzz: setup
 	@tests/fuzz/allocators.sh $(BUILD) 600
 	@tests/fuzz/symbolizer.sh $(BUILD) 600
 
-# What alloctrace makes of an ELF file (its unwind table, the probe sites of its allocator, names), and of
-# page faults.
-TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump $(BUILD)/growth_dump
+# What alloctrace makes of an ELF file (its unwind table, the probe sites of its allocator, names), of page
+# faults, and of a thread's stack.
+TOOLS := $(BUILD)/unwind_dump $(BUILD)/sites_dump $(BUILD)/symbols_dump $(BUILD)/growth_dump \
+	$(BUILD)/stack_walk_dump
 
 $(TOOLS): $(BUILD)/%: tools/%.c $(BUILD)/liballoctrace.a
 	$(call say,LD,$@)

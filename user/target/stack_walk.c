@@ -287,14 +287,20 @@ static enum stack_walk_end step_without_rule(struct walk *walk, bool bare)
 	return step_by_pointer(walk);
 }
 
-/* The caller's frame pointer, by a rule of an ordinary kind. False: beyond the copy of the stack. */
+/*
+ * The caller's frame pointer, by a rule of an ordinary kind. What is below sp has been popped already:
+ * at a function's end rules go on to name the place where it was, and the register has it again.
+ * False: beyond the copy of the stack.
+ */
 static bool restore_fp(struct walk *walk, const struct unwind_rule *rule, uint64_t from)
 {
+	uint64_t place = from + 8 * (uint64_t)(int64_t)rule->fp_slot;
+
 	if (rule->fp_slot == UNWIND_SLOT_UNDEFINED)
 		walk->fp_known = false;
-	else if (rule->fp_slot != UNWIND_SLOT_SAME) {
+	else if (rule->fp_slot != UNWIND_SLOT_SAME && place >= walk->sp) {
 		walk->fp_known = true;
-		return read_word(walk, from + 8 * (uint64_t)(int64_t)rule->fp_slot, &walk->fp);
+		return read_word(walk, place, &walk->fp);
 	}
 	return true;
 }
@@ -415,6 +421,50 @@ static enum stack_walk_end step(struct walk *walk, const struct mapping *mapping
 	}
 }
 
+/* Has a return probe put a trampoline in place of the return address? It returns to its first byte. */
+static bool is_trampoline(const struct process *process, uint64_t pc)
+{
+	const struct mapping *mapping = process_find(process, pc);
+
+	return mapping && !strcmp(mapping->path, "[uprobes]");
+}
+
+/*
+ * Keeps the frame that the walk has come to, and finds its rule. WALK_CONTINUES, or how the walk
+ * ends. 0 or -ENOMEM.
+ */
+static int visit_frame(struct stack_walker *walker, struct walk *walk, struct stack_walk *out)
+{
+	uint64_t at = walk->exact ? walk->pc : walk->pc - 1;
+	const struct mapping *mapping = process_find(walk->process, at);
+	struct unwind_rule rule;
+	bool bare;
+	int err;
+
+	out->end =
+		STACK_WALK_COMPLETE; /* some thread starts push a 0 where a return address would be */
+	if (!walk->pc)
+		return 0;
+	out->end = STACK_WALK_RETURN_PROBE;
+	if (is_trampoline(walk->process, walk->pc))
+		return 0;
+	out->end = STACK_WALK_TOO_DEEP;
+	if (out->count == STACK_WALK_FRAMES)
+		return 0;
+	out->end = STACK_WALK_NO_MAPPING;
+	if (!mapping && out->count)
+		return 0;
+	/* The first is where the thread was, whatever is known of it. */
+	out->addresses[out->count++] = at;
+	out->unsure += walk->unsure;
+	if (!mapping)
+		return 0;
+	err = find_rule(walker, mapping, at, walk->exact, &rule, &bare);
+	if (!err)
+		out->end = step(walk, mapping, &rule, bare);
+	return err;
+}
+
 int stack_walk(struct stack_walker *walker, const struct process *process,
 	       const struct stack_state *state, struct stack_walk *out)
 {
@@ -431,44 +481,13 @@ int stack_walk(struct stack_walker *walker, const struct process *process,
 #endif
 		.fp_known = true,
 	};
-	enum stack_walk_end end = WALK_CONTINUES;
 
 	out->count = out->unsure = 0;
-	while (end == WALK_CONTINUES) {
-		uint64_t at = walk.exact ? walk.pc : walk.pc - 1;
-		const struct mapping *mapping = process_find(process, at);
-		struct unwind_rule rule;
-		bool bare;
-		int err;
+	do {
+		int err = visit_frame(walker, &walk, out);
 
-		if (!walk.pc) { /* some thread starts push a 0 where a return address would be */
-			end = STACK_WALK_COMPLETE;
-			break;
-		}
-		if (mapping && !strcmp(mapping->path, "[uprobes]")) {
-			end = STACK_WALK_RETURN_PROBE;
-			break;
-		}
-		/* The first is where the thread was, whatever is known of it. */
-		if (!mapping && out->count) {
-			end = STACK_WALK_NO_MAPPING;
-			break;
-		}
-		if (out->count == STACK_WALK_FRAMES) {
-			end = STACK_WALK_TOO_DEEP;
-			break;
-		}
-		out->addresses[out->count++] = at;
-		out->unsure += walk.unsure;
-		if (!mapping) {
-			end = STACK_WALK_NO_MAPPING;
-			break;
-		}
-		err = find_rule(walker, mapping, at, walk.exact, &rule, &bare);
 		if (err)
 			return err;
-		end = step(&walk, mapping, &rule, bare);
-	}
-	out->end = end;
+	} while (out->end == WALK_CONTINUES);
 	return 0;
 }
