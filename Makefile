@@ -36,6 +36,7 @@ BUILD_PACKAGES := gcc make clang bpftool libbpf-dev libelf-dev libdw-dev zlib1g-
 TEST_PACKAGES := libcmocka-dev g++ python3 golang-go binutils clang-format lld \
 	gdb llvm libc6-arm64-cross dwz musl-tools sqlite3 python3-unicorn libc6-dbg python3-dbg \
 	libjemalloc2 libjemalloc-dev libtcmalloc-minimal4 libmimalloc2.0 libmimalloc-dev debuginfod \
+	redis-tools libpq5 libxslt1.1 \
 	$(if $(shell command -v rustc 2>/dev/null),,rustc) $(if $(shell command -v node 2>/dev/null),,nodejs)
 # What `make bench` sets beside alloctrace, and lets it trace.
 BENCH_PACKAGES := g++ bpftrace heaptrack redis-tools sqlite3 libjemalloc2
