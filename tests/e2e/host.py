@@ -255,7 +255,7 @@ class Host:
         settings = {
             "listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "shared_buffers": "1MB",
             "wal_buffers": "64kB",
-            "max_connections": BACKENDS + 20, "autovacuum": "off",
+            "max_connections": BACKENDS + 20, "autovacuum": "off", "wal_level": "minimal", "max_wal_senders": 0,
         }  # fmt: skip
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         postmaster = self.start(

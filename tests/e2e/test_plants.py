@@ -37,7 +37,7 @@ class Plants(lib.Case):
 
     def test_they_grow_by_what_they_say(self):
         plants = self.start_all()
-        first = {way: (plant.ask(), memory(plant.pid)) for way, plant in plants.items()}
+        first = {way: (plant.ask(), memory(plant.pid), plant.ask()) for way, plant in plants.items()}
         plants["step"].signal(signal.SIGUSR2)
         for way, plant in plants.items():
             least = {"slow": 64 << 10}.get(way, ENOUGH)
@@ -49,7 +49,7 @@ class Plants(lib.Case):
                 for kind in ("RssAnon", "RssFile", "RssShmem"):
                     change = after[kind] - first[way][1][kind]
                     # Between two moments that are not quite those at which the kernel was asked.
-                    low = before.grown - plant.readings[1].grown if kind == KINDS[way] else 0
+                    low = before.grown - first[way][2].grown if kind == KINDS[way] else 0
                     high = later.grown - first[way][0].grown if kind == KINDS[way] else 0
                     self.assertGreaterEqual(change, low - SLACK, kind)
                     self.assertLessEqual(change, high + SLACK + OVERHEAD * high, kind)
