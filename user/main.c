@@ -20,7 +20,8 @@
  *   names.c    the locations of a profile -> names
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
- *   sweep.c    a sweep of the host: watch all, join those that grow, tell (rows: sweep_rows)
+ *   sweep.c    a sweep of the host: watch all, join those that grow, tell (sweep_result, sweep_rows);
+ *              where they grow by page faults (sweep_pages, page_growth)
  *   cli.c      the command line
  *
  * The kernel side is in bpf/, what both sides share in include/.

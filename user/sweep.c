@@ -212,6 +212,8 @@ static int tick(struct sweep *sweep, struct watch *watch)
 		err = sweep_note_kinds(sweep);
 	vec_for_each(target, &sweep->recording.targets)
 		targets_read_usage(target, false);
+	if (sweep->pages)
+		sweep_pages_tick(sweep->pages);
 	if (has_live_table(sweep))
 		show_table(sweep);
 	else
@@ -223,6 +225,7 @@ enum {
 	FD_SIGNALS,
 	FD_WATCH,
 	FD_REQUESTS,
+	FD_PAGES,
 	FD_TARGETS,
 };
 
@@ -242,6 +245,7 @@ static int watch_host(struct sweep *sweep, struct watch *watch, int signals, con
 		[FD_SIGNALS] = {signals, POLLIN, 0},
 		[FD_WATCH] = {watch_fd(watch), POLLIN, 0},
 		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
+		[FD_PAGES] = {sweep->pages ? sweep_pages_fd(sweep->pages) : -1, POLLIN, 0},
 	};
 	int64_t end = sweep->settings->duration, next = recording->started + TICK_NS, now;
 	int err = 0;
@@ -270,10 +274,12 @@ static int watch_host(struct sweep *sweep, struct watch *watch, int signals, con
 			break;
 		}
 		look_for_ends(recording, fds, count);
-		if (clock_now(CLOCK_MONOTONIC) >= next) {
+		if (fds[FD_PAGES].revents)
+			err = sweep_pages_read(sweep->pages);
+		if (!err && clock_now(CLOCK_MONOTONIC) >= next) {
 			err = tick(sweep, watch);
 			next += TICK_NS;
-		} else if (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents) {
+		} else if (!err && (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents)) {
 			err = take_events(sweep, watch);
 		}
 	}
@@ -330,6 +336,12 @@ static int start(struct sweep *sweep)
 		log_error("cannot read /proc: %s", strerror(-err));
 		return EXIT_OTHER;
 	}
+	err = sweep_pages_new(sweep->host, &sweep->pages);
+	if (err)
+		log_warning(
+			"page faults cannot be sampled, so growth outside of heaps has no sites: "
+			"%s",
+			strerror(-err));
 	sweep->started_realtime = clock_now(CLOCK_REALTIME);
 	sweep->recording.started = clock_now(CLOCK_MONOTONIC);
 	log_verbose("sweeping");
@@ -346,6 +358,8 @@ static int run(struct sweep *sweep, struct watch *watch, int signals)
 	err = watch_host(sweep, watch, signals, &recording->end_reason);
 	if (!err)
 		err = take_events(sweep, watch);
+	if (!err && sweep->pages)
+		err = sweep_pages_read(sweep->pages);
 	if (!err)
 		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
 	vec_for_each(target, &recording->targets)
@@ -380,6 +394,7 @@ int sweep_run(const struct settings *settings)
 		code = run(&sweep, watch, signals);
 	watch_free(watch);
 	session_deinit(&sweep.recording);
+	sweep_pages_free(sweep.pages);
 	host_free(sweep.host);
 	free(sweep.zooms.items);
 	free(sweep.kinds.items);

@@ -5,6 +5,7 @@
 #include "sweep_rows.h"
 #include "targets.h"
 #include "target/cgroup.h"
+#include "util/cleanup.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -129,6 +130,79 @@ static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, struct s
 	return code;
 }
 
+/* Beside the heap's profile of that process. To be freed; NULL: no memory. */
+static char *growth_path(const struct settings *settings, const struct sweep_row *row)
+{
+	CLEANUP(cleanup_free) char *heap = NULL;
+	char *path;
+
+	if (output_path(settings->output, row->comm, row->pid, "pb.gz", &heap) ||
+	    output_path(settings->output, row->comm, row->pid, "growth.pb.gz", &path))
+		return NULL;
+	if (strcmp(path, heap) != 0)
+		return path;
+	/* A pattern without an extension of ours. */
+	free(path);
+	return asprintf(&path, "%s.growth", heap) < 0 ? NULL : path;
+}
+
+static int write_growth(const struct sweep *sweep, struct sweep_row *row, const uint8_t *data,
+			size_t size)
+{
+	char *path = growth_path(sweep->settings, row);
+	int err = path ? output_write(path, &sweep->settings->owner, data, size) : -ENOMEM;
+
+	if (!err) {
+		row->growth_profile = path;
+		return EXIT_OK;
+	}
+	log_error("cannot write the growth of process %d: %s", row->pid, strerror(-err));
+	free(path);
+	return EXIT_OUTPUT;
+}
+
+/* What its page faults tell. An exit code. */
+static int add_growth(struct sweep *sweep, const struct host_process *process,
+		      struct sweep_row *row)
+{
+	const struct settings *settings = sweep->settings;
+	const struct profile_info info = {
+		.pid = row->pid,
+		.comm = row->comm,
+		.exe = (char *)"",
+		.version = (char *)ALLOCTRACE_VERSION,
+		.command_line = settings->command_line,
+		.kernel = (char *)sweep->kernel,
+		.attach = (char *)"",
+		.time_nanos = sweep->started_realtime,
+		.duration_nanos = sweep->recording.ended - sweep->recording.started,
+		.end_reason = sweep->recording.end_reason,
+	};
+	CLEANUP(cleanup_free) uint8_t *data = NULL;
+	size_t size;
+	int err = 0;
+
+	if (!sweep->pages || process->state == HOST_ENDED)
+		return EXIT_OK;
+	if (!sweep->recording.names)
+		err = names_new(settings, &sweep->recording.names);
+	if (!err)
+		err = sweep_pages_profile(sweep->pages, process, sweep->recording.names, &info,
+					  &row->growth_site, &data, &size);
+	if (err)
+		return EXIT_OTHER;
+	return data ? write_growth(sweep, row, data, size) : EXIT_OK;
+}
+
+/* Is it worth more than its line? */
+static bool has_grown(const struct sweep *sweep, const struct sweep_row *row)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, true);
+
+	return row->anon_growth >= (int64_t)grown.bytes ||
+	       row->shared_growth >= (int64_t)grown.bytes;
+}
+
 static int add_row(struct sweep *sweep, const struct host_process *process,
 		   struct sweep_result *result)
 {
@@ -145,6 +219,8 @@ static int add_row(struct sweep *sweep, const struct host_process *process,
 		code = add_heap(sweep, zoom, &row);
 	if (!row.verdict_text && sweep_row_judge(&row))
 		code = EXIT_OTHER;
+	if (code == EXIT_OK && (zoom || has_grown(sweep, &row)))
+		code = add_growth(sweep, process, &row);
 	if (vec_push(&result->rows, row))
 		return EXIT_OTHER;
 	return code;
@@ -188,6 +264,7 @@ int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 	int code = EXIT_OK;
 
 	uname(&system);
+	sweep->kernel = system.release;
 	result->version = ALLOCTRACE_VERSION;
 	result->kernel = strdup(system.release);
 	result->time_nanos = sweep->started_realtime;

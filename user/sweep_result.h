@@ -6,6 +6,7 @@
 #define ALLOCTRACE_SWEEP_RESULT_H
 
 #include "record.h"
+#include "sweep_pages.h"
 #include "output/sweep.h"
 #include "target/host.h"
 
@@ -27,6 +28,7 @@ struct sweep {
 	const struct settings *settings;
 	struct recording recording; /* of those that were zoomed on */
 	struct host *host;	    /* owned */
+	struct sweep_pages *pages;  /* owned; NULL: page faults cannot be sampled */
 	struct {
 		struct sweep_zoom *items; /* owned */
 		size_t count, capacity;
@@ -37,6 +39,7 @@ struct sweep {
 		size_t count, capacity;
 	} kinds;
 	int64_t started_realtime;
+	const char *kernel; /* its release, while the result is made */
 	unsigned int lines; /* of the table that stands on the terminal */
 };
 

@@ -72,3 +72,39 @@ bool alloc_frames_plumbing(const char *name)
 	}
 	return alloc_frames_match(name);
 }
+
+bool alloc_frames_touch(const char *name)
+{
+	static const char *const beginnings[] = {
+		"memset",
+		"__memset",
+		"memcpy",
+		"__memcpy",
+		"memmove",
+		"__memmove",
+		"mempcpy",
+		"__mempcpy",
+		"strcpy",
+		"__strcpy",
+		"stpcpy",
+		"__stpcpy",
+		"_int_malloc",
+		"_int_realloc",
+		"_int_free",
+		"_int_memalign",
+		"sysmalloc",
+		"new_heap",
+		"alloc_new_heap",
+		"systrim",
+		"alloc_perturb",
+		"unlink_chunk",
+		"malloc_consolidate",
+		"tcache_",
+	};
+
+	for (size_t i = 0; i < sizeof(beginnings) / sizeof(*beginnings); i++) {
+		if (!strncmp(name, beginnings[i], strlen(beginnings[i])))
+			return true;
+	}
+	return alloc_frames_plumbing(name);
+}

@@ -24,4 +24,10 @@ bool alloc_frames_match(const char *name);
  */
 bool alloc_frames_plumbing(const char *name);
 
+/*
+ * Beyond that, what touches memory in the name of its caller: memset and its like, and the insides of
+ * glibc's allocator. No answer to "who fills it?".
+ */
+bool alloc_frames_touch(const char *name);
+
 #endif

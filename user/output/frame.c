@@ -109,11 +109,21 @@ bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame)
 	return true;
 }
 
-bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame)
+static bool find(struct frame_cursor *cursor, struct frame *frame, bool (*passes)(const char *name))
 {
 	while (frame_next_outward(cursor, frame)) {
-		if (frame->named && !alloc_frames_plumbing(frame->name))
+		if (frame->named && !passes(frame->name))
 			return true;
 	}
 	return false;
+}
+
+bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame)
+{
+	return find(cursor, frame, alloc_frames_plumbing);
+}
+
+bool frame_find_touching(struct frame_cursor *cursor, struct frame *frame)
+{
+	return find(cursor, frame, alloc_frames_touch);
 }

@@ -43,6 +43,9 @@ bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame);
  */
 bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame);
 
+/* The same for a stack that touches memory: the innermost that does so on its own account. */
+bool frame_find_touching(struct frame_cursor *cursor, struct frame *frame);
+
 /* "[libfoo.so]" for code of which only its file is known, "[unknown]" for "". Never with < or >. */
 void frame_stand_in(const char *file, char name[FRAME_STAND_IN_MAX]);
 

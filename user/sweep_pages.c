@@ -1,0 +1,268 @@
+#include "sweep_pages.h"
+
+#include "page_growth.h"
+#include "output/frame.h"
+#include "output/pprof.h"
+#include "target/faults.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A process whose faults are kept, from when it had grown by a little. */
+struct faulting {
+	struct host_process *of; /* the host's; kept */
+	unsigned int
+		executions; /* of `of`, when this was begun: another program has other memory */
+	struct process *process;    /* owned; NULL: it could not be opened */
+	struct page_growth *growth; /* owned */
+};
+
+/* A process with sampled faults since the last tick. More of them than there is room for have to wait. */
+#define RECENT_MAX 128
+struct recent {
+	pid_t pid;
+	uint64_t start_time;
+	unsigned int hits;
+};
+
+struct sweep_pages {
+	struct host *host;     /* borrowed */
+	struct faults *faults; /* owned */
+	struct page_growth_host shared;
+	struct {
+		struct faulting *items; /* owned */
+		size_t count, capacity;
+	} processes;
+	/* Of programs that were executed over: names may still be looked up in their images. */
+	struct {
+		struct process **items; /* owned */
+		size_t count, capacity;
+	} former;
+	struct recent recent[RECENT_MAX];
+	size_t recent_count;
+};
+
+int sweep_pages_new(struct host *host, struct sweep_pages **out)
+{
+	struct sweep_pages *pages = calloc(1, sizeof(*pages));
+	int err;
+
+	if (!pages)
+		return -ENOMEM;
+	pages->host = host;
+	err = stack_walker_new(&pages->shared.walker);
+	if (!err)
+		err = faults_open(&pages->faults);
+	if (err) {
+		sweep_pages_free(pages);
+		return err;
+	}
+	*out = pages;
+	return 0;
+}
+
+void sweep_pages_free(struct sweep_pages *pages)
+{
+	if (!pages)
+		return;
+	vec_for_each(faulting, &pages->processes) {
+		page_growth_free(faulting->growth);
+		process_free(faulting->process);
+	}
+	free(pages->processes.items);
+	vec_for_each(process, &pages->former)
+		process_free(*process);
+	free(pages->former.items);
+	faults_free(pages->faults);
+	stack_walker_free(pages->shared.walker);
+	free(pages);
+}
+
+int sweep_pages_fd(const struct sweep_pages *pages)
+{
+	return faults_fd(pages->faults);
+}
+
+static struct faulting *find(const struct sweep_pages *pages, const struct host_process *of)
+{
+	vec_for_each(faulting, &pages->processes) {
+		if (faulting->of == of)
+			return faulting;
+	}
+	return NULL;
+}
+
+static bool has_grown(const struct host_process *of)
+{
+	int64_t shared = (int64_t)of->latest.shared - (int64_t)of->first.shared;
+
+	return of->state == HOST_WATCHED && of->read &&
+	       (host_growth(of) >= SWEEP_PAGES_LEAST || shared >= SWEEP_PAGES_LEAST);
+}
+
+void sweep_pages_tick(struct sweep_pages *pages)
+{
+	pages->recent_count = 0;
+}
+
+/* Counts a fault of a process that has not grown yet. Is it one of many? */
+static bool is_one_of_many(struct sweep_pages *pages, const struct host_process *of)
+{
+	for (size_t i = 0; i < pages->recent_count; i++) {
+		struct recent *recent = &pages->recent[i];
+
+		if (recent->pid == of->pid && recent->start_time == of->start_time)
+			return ++recent->hits >= SWEEP_PAGES_HITS;
+	}
+	if (pages->recent_count < RECENT_MAX)
+		pages->recent[pages->recent_count++] = (struct recent){of->pid, of->start_time, 1};
+	return false;
+}
+
+/* Opens the process. One that cannot be opened stays without growth. 0 or -ENOMEM. */
+static int begin(struct sweep_pages *pages, struct faulting *faulting)
+{
+	struct memory memory;
+	int err = process_open(faulting->of->pid, &faulting->process);
+
+	if (err)
+		return err == -ENOMEM ? err : 0;
+	/* Is it the one that has grown, whatever has its id by now? */
+	if (host_read_detail(faulting->of, &memory)) {
+		process_free(faulting->process);
+		faulting->process = NULL;
+		return 0;
+	}
+	faulting->executions = faulting->of->executions;
+	return page_growth_new(&pages->shared, &faulting->growth);
+}
+
+/* The process executes another program: what it had is gone. 0 or -ENOMEM. */
+static int begin_anew(struct sweep_pages *pages, struct faulting *faulting)
+{
+	page_growth_free(faulting->growth);
+	faulting->growth = NULL;
+	if (faulting->process && vec_push(&pages->former, faulting->process))
+		return -ENOMEM;
+	faulting->process = NULL;
+	return begin(pages, faulting);
+}
+
+/* The one that a fault is of, begun where it is to be kept from now on; *out NULL: it is not. */
+static int find_or_begin(struct sweep_pages *pages, pid_t pid, struct faulting **out)
+{
+	struct host_process *of = host_find(pages->host, pid);
+	struct faulting added = {.of = of};
+	int err;
+
+	*out = NULL;
+	if (!of || of->state != HOST_WATCHED)
+		return 0;
+	*out = find(pages, of);
+	if (*out)
+		return (*out)->executions != of->executions ? begin_anew(pages, *out) : 0;
+	if (pages->processes.count >= SWEEP_PAGES_MAX ||
+	    (!has_grown(of) && !is_one_of_many(pages, of)))
+		return 0;
+	err = begin(pages, &added);
+	if (!err)
+		err = vec_push(&pages->processes, added);
+	if (err) {
+		page_growth_free(added.growth);
+		process_free(added.process);
+		return err;
+	}
+	of->kept = true;
+	*out = &pages->processes.items[pages->processes.count - 1];
+	return 0;
+}
+
+static int visit(const struct fault *fault, void *context)
+{
+	struct sweep_pages *pages = context;
+	struct faulting *faulting;
+	int err = find_or_begin(pages, fault->pid, &faulting);
+
+	if (err || !faulting || !faulting->growth)
+		return err;
+	return page_growth_add(faulting->growth, faulting->process, fault);
+}
+
+int sweep_pages_read(struct sweep_pages *pages)
+{
+	return faults_read(pages->faults, visit, pages);
+}
+
+/* --- the profile --- */
+
+/*
+ * The innermost frame that touches memory on its own account. Where none is known (the walk ended within an
+ * allocator, or before the first name), the innermost that has no name.
+ */
+static int fill_site(const struct profile *profile, struct sweep_site *site)
+{
+	const struct profile_growth *first = profile->growths.items;
+	struct frame_cursor cursor = {.profile = profile}, start;
+	struct frame frame;
+
+	if (!profile->growths.count || profile->growth_value <= 0)
+		return 0;
+	cursor.site = &profile->sites.items[first->site];
+	start = cursor;
+	if (!frame_find_touching(&cursor, &frame) &&
+	    (!frame_next_outward(&start, &frame) || frame.named))
+		return 0;
+	site->function = strdup(frame.name);
+	site->file = strdup(frame.file);
+	site->line = frame.line;
+	site->share = (double)first->value / (double)profile->growth_value;
+	return site->function && site->file ? 0 : -ENOMEM;
+}
+
+static int copy_info(const struct profile_info *from, struct profile_info *to)
+{
+	*to = *from;
+	to->comm = strdup(from->comm);
+	to->exe = strdup(from->exe);
+	to->version = strdup(from->version);
+	to->command_line = strdup(from->command_line);
+	to->kernel = strdup(from->kernel);
+	to->attach = strdup(from->attach);
+	to->period = FAULTS_PERIOD;
+	return to->comm && to->exe && to->version && to->command_line && to->kernel && to->attach
+		       ? 0
+		       : -ENOMEM;
+}
+
+int sweep_pages_profile(const struct sweep_pages *pages, const struct host_process *process,
+			struct names *names, const struct profile_info *info,
+			struct sweep_site *site, uint8_t **data, size_t *size)
+{
+	const struct faulting *faulting = find(pages, process);
+	struct profile *profile;
+	int err;
+
+	*data = NULL;
+	if (!faulting || !faulting->growth)
+		return 0;
+	err = profile_new(&profile);
+	if (err)
+		return err;
+	process_refresh(faulting->process);
+	err = copy_info(info, &profile->info);
+	if (!err)
+		err = names_add_mappings(profile, faulting->process);
+	if (!err)
+		err = page_growth_fill(faulting->growth, faulting->process, profile);
+	if (!err && profile->growths.count)
+		err = names_give(names, profile, faulting->process);
+	if (!err)
+		err = fill_site(profile, site);
+	if (!err && profile->growths.count)
+		err = pprof_encode_growth(profile, data, size);
+	profile_free(profile);
+	/* Without its /proc, nothing is known of its pages. */
+	return err == -ENOMEM ? err : 0;
+}
