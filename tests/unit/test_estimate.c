@@ -325,6 +325,26 @@ static void test_a_hit_stands_for_one_over_p(void **state)
 	assert_true(bytes.value == 0 && bytes.variance == 0);
 }
 
+/* One event in `each` is taken: the same arithmetic, with p = 1 / each. */
+static void test_an_event_stands_for_those_that_were_passed(void **state)
+{
+	struct estimate bytes = {0};
+	double low, high;
+
+	(void)state;
+	for (int i = 0; i < 10; i++)
+		estimate_add_event(&bytes, 17, 4096);
+	assert_near(bytes.value, 10 * 17 * 4096.0);
+	assert_near(bytes.variance, 10 * 4096.0 * 4096 * 17 * 16);
+	assert_near(bytes.observed, 10 * 4096.0);
+	/* None was passed: it is all there is. */
+	bytes = (struct estimate){0};
+	estimate_add_event(&bytes, 1, 4096);
+	estimate_add_event(&bytes, 0.5, 4096);
+	estimate_interval(&bytes, &low, &high);
+	assert_true(bytes.value == 8192 && low == 8192 && high == 8192);
+}
+
 /* The ends of the interval are where the truth is 1.96 standard deviations from what was seen. */
 static void test_the_interval_solves_the_score_equation(void **state)
 {
@@ -383,6 +403,7 @@ int main(void)
 		cmocka_unit_test(test_probability_is_one_minus_exp),
 		cmocka_unit_test(test_period_1_is_exact),
 		cmocka_unit_test(test_a_hit_stands_for_one_over_p),
+		cmocka_unit_test(test_an_event_stands_for_those_that_were_passed),
 		cmocka_unit_test(test_the_interval_solves_the_score_equation),
 		cmocka_unit_test(test_the_interval_never_ends_below_what_was_seen),
 		cmocka_unit_test(test_no_hit_is_no_proof_of_nothing),

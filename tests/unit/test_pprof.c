@@ -8,6 +8,7 @@
 #include "util/cleanup.h"
 #include "util/reader.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -351,7 +352,9 @@ static bool have_go;
 
 /* What `go tool pprof` says to these arguments and the profile; and that it has nothing else to
  * say. */
-static char *pprof_says(const struct profile *profile, const char *arguments)
+static char *pprof_says_of(const struct profile *profile, const char *arguments,
+			   int (*encoder)(const struct profile *profile, uint8_t **data,
+					  size_t *size))
 {
 	CLEANUP(cleanup_free) uint8_t *data = NULL;
 	CLEANUP(cleanup_free) char *command = NULL;
@@ -363,7 +366,7 @@ static char *pprof_says(const struct profile *profile, const char *arguments)
 
 	assert_non_null(output);
 	assert_true(fd >= 0);
-	assert_int_equal(pprof_encode(profile, &data, &size), 0);
+	assert_int_equal(encoder(profile, &data, &size), 0);
 	assert_int_equal(write(fd, data, size), size);
 	close(fd);
 	assert_true(asprintf(&command, "PPROF_TMPDIR=/tmp go tool pprof %s %s 2>&1", arguments,
@@ -379,6 +382,11 @@ static char *pprof_says(const struct profile *profile, const char *arguments)
 	if (getenv("VERBOSE"))
 		print_message("%s\n", output);
 	return output;
+}
+
+static char *pprof_says(const struct profile *profile, const char *arguments)
+{
+	return pprof_says_of(profile, arguments, pprof_encode);
 }
 
 #define assert_has(text, what)                                                                     \
@@ -555,6 +563,57 @@ static int find_go(void **state)
 	return 0;
 }
 
+/* A profile of growth: three sites of two kinds. */
+static void test_go_reads_growth(void **state)
+{
+	struct estimate heap = {0}, file = {0}, little = {0};
+	struct profile *profile;
+	uint32_t first, second;
+	char *text;
+
+	(void)state;
+	if (!have_go)
+		skip();
+	for (int i = 0; i < 10; i++)
+		estimate_add_event(&heap, 100, 4096);
+	estimate_add_event(&file, 50, 65536);
+	estimate_add_event(&little, 1, 4096);
+	assert_int_equal(profile_new(&profile), 0);
+	sample_info(profile, 17);
+	assert_int_equal(profile_add_mapping(profile, EXE_START, EXE_START + 0x10000, 0x1000,
+					     SAMPLE_EXE, "00aabbccddeeff", NULL),
+			 0);
+	first = sample_site(profile, true, 3, (int[]){AT_SESSION_NEW, AT_HANDLE, AT_WORKER});
+	second = sample_site(profile, true, 2, (int[]){AT_CACHE_PUT, AT_WORKER});
+	sample_line(profile, AT_SESSION_NEW, "session_new", "session_new", "/src/session.c", 10);
+	sample_line(profile, AT_CACHE_PUT, "cache_put", "cache_put", "/src/cache.c", 20);
+	assert_int_equal(profile_add_growth(profile, first, PROFILE_STACK, 1, &little), 0);
+	assert_int_equal(profile_add_growth(profile, second, PROFILE_FILE, 1, &file), 0);
+	assert_int_equal(profile_add_growth(profile, first, PROFILE_HEAP, 10, &heap), 0);
+	assert_int_equal(profile_add_growth(profile, 2, PROFILE_HEAP, 10, &heap), -EINVAL);
+	profile_finish_growth(profile);
+	assert_true(profile->growth_value == 4096000 + 3276800 + 4096);
+	assert_true(profile->growths.items[0].kind == PROFILE_HEAP);
+	assert_true(profile->growths.items[2].kind == PROFILE_STACK);
+	text = pprof_says_of(profile, "-raw", pprof_encode_growth);
+	assert_has(text, "PeriodType: page_faults count\nPeriod: 17\n");
+	assert_has(text, "growth_space/bytes[dflt]");
+	assert_has(text, "    4096000: ");
+	assert_has(text, "    3276800: ");
+	assert_has(text, "comm:[memserver] kind:[heap] pid:[4321]\n");
+	assert_has(text, "comm:[memserver] kind:[file] pid:[4321]\n");
+	free(text);
+	text = pprof_says_of(profile, "-top -unit=B", pprof_encode_growth);
+	assert_has(text, "Type: growth_space\n");
+	assert_has(text, "7376896B total\n");
+	assert_has(text, " session_new");
+	free(text);
+	text = pprof_says_of(profile, "-top -unit=B -tagfocus=file", pprof_encode_growth);
+	assert_has(text, "3276800B 44.42%");
+	free(text);
+	profile_free(profile);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -569,6 +628,7 @@ int main(void)
 		cmocka_unit_test(test_go_drops_the_allocators_frames_and_no_others),
 		cmocka_unit_test(test_go_shows_the_comments),
 		cmocka_unit_test(test_go_subtracts_one_from_another),
+		cmocka_unit_test(test_go_reads_growth),
 	};
 
 	return cmocka_run_group_tests(tests, find_go, NULL);

@@ -666,6 +666,7 @@ static void encode_growth_type(struct encoder *e)
 	message->n_sample_type = 1;
 	message->sample_type[0] = value_type(e, "growth_space", "bytes");
 	message->default_sample_type = intern(e, "growth_space");
+	message->drop_frames = intern(e, alloc_frames_regex);
 	message->period_type = value_type(e, "page_faults", "count");
 	encode_window(e);
 }

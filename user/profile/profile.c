@@ -81,6 +81,7 @@ void profile_free(struct profile *profile)
 	free(profile->locations.items);
 	free(profile->sites.items);
 	free(profile->buckets.items);
+	free(profile->growths.items);
 	free(profile->counters.items);
 	free(profile->probes.items);
 	free(profile->warnings.items);
