@@ -151,6 +151,13 @@ check: setup
 run-tests: $(BIN) unit-tests targets tools bench-tools
 	@/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN)
 
+# The sweep of a host as long and as often as it is to hold: two minutes, three times.
+.PHONY: check-host
+check-host: setup
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
+	@ALLOCTRACE_SWEEP_SECONDS=120 ALLOCTRACE_SWEEP_RUNS=3 \
+		/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN) -k 'e2e/test_(sweep|plants|host): '
+
 # Other kernels, in virtual machines: minutes, and downloads.
 .PHONY: check-vm
 check-vm: setup
@@ -223,6 +230,14 @@ bench-symbols: setup
 bench-host: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/bench/census
 	@$(BUILD)/bench/census 1000
+
+# A sweep of a host with a thousand idle processes: what it costs the others, and what it uses.
+.PHONY: bench-sweep
+bench-sweep: setup
+	@tools/setup.sh $(BENCH_PACKAGES)
+	@$(MAKE) $(JOBS) --no-print-directory $(BIN) bench-tools
+	@tools/bench.py --sweep --alloctrace $(BIN) --tools $(BUILD)/bench --output $(BUILD)/bench-sweep.json \
+		$(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: demo
 demo: setup

@@ -3,6 +3,7 @@
 
     tools/bench.py [--workloads NAME,...] [--contestants NAME,...] [--rounds N] [--quick] [--output FILE]
     tools/bench.py --soak [SECONDS]
+    tools/bench.py --sweep [SECONDS] [--rounds N]
 
 Every round measures all contestants on one workload, each round in another order, so that what changes on the
 machine meanwhile changes all of them. A contestant that attaches does so to one and the same process in all
@@ -12,6 +13,8 @@ what they waited for a CPU, so a busy machine can be measured on; a quiet one gi
 
 --soak: two threads allocate and free for a minute, at the default rate and with 4 KiB between samples: what was
 lost, what alloctrace itself used.
+
+--sweep: alloctrace -a beside a thousand idle processes: what it used, and what redis-server and compilers pay.
 
 Exit status: 0; 1 where a limit does not hold (with --quick none is looked at), or something failed.
 """
@@ -35,6 +38,7 @@ sys.path.insert(0, os.path.join(ROOT, "tools", "bench"))
 import contestants  # noqa: E402  (found by the line above)
 import programs  # noqa: E402
 import soak  # noqa: E402
+import sweep  # noqa: E402
 from report import as_table, describe_limit, describe_machine, format_ns, format_ratio, judge_limit, say  # noqa: E402
 from setting import Missing, Setting, lib  # noqa: E402
 from workloads import WORKLOADS  # noqa: E402
@@ -238,7 +242,10 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, help="of each workload; default: 9 of the loops, 5 of the others")
     parser.add_argument("--quick", action="store_true", help="one short round: does everything run?")
     parser.add_argument("--soak", type=int, nargs="?", const=60, metavar="SECONDS")
-    parser.add_argument("--output", default="", help="the figures as JSON; default: build/bench.json, bench-soak.json")
+    parser.add_argument("--sweep", type=int, nargs="?", const=sweep.SECONDS, metavar="SECONDS")
+    parser.add_argument(
+        "--output", default="", help="the figures as JSON; default: build/bench.json, bench-soak.json, bench-sweep.json"
+    )
     options = parser.parse_args()
     options.workloads = options.workloads.replace(",", " ").split() or list(WORKLOADS)
     options.contestants = options.contestants.replace(",", " ").split()
@@ -249,10 +256,13 @@ def parse_arguments():
         parser.error("needs root")
     if options.quick:
         options.rounds = 1
-    if any(number is not None and number < 1 for number in (options.rounds, options.soak)):
+    if any(number is not None and number < 1 for number in (options.rounds, options.soak, options.sweep)):
         parser.error("at least 1")
     options.alloctrace = os.path.abspath(options.alloctrace)
-    default = "bench.json" if options.soak is None else "bench-soak.json"
+    default = "bench.json"
+    for mode in ("soak", "sweep"):
+        if getattr(options, mode) is not None:
+            default = f"bench-{mode}.json"
     options.output = options.output or os.path.join(ROOT, "build", default)
     return options
 
@@ -303,6 +313,9 @@ def main():
         if options.soak is not None:
             results, fine = soak.main(run, options.soak)
             figures = {"soak": results}
+        elif options.sweep is not None:
+            results, fine = sweep.main(run, options.sweep, options.rounds, options.quick)
+            figures = {"sweep": results}
         else:
             figures, fine = run_bench(run, options)
     with open(options.output, "w") as file:

@@ -81,21 +81,15 @@ static void wait_until_due(unsigned long done, unsigned long rate)
 		wait_a_tick();
 }
 
-/* In the caller's own code. */
-static inline __attribute__((always_inline)) void touch(void *start, size_t size)
-{
-	for (size_t i = 0; i < size; i += PAGE)
-		((volatile char *)start)[i] = 1;
-	((volatile char *)start)[size - 1] = 1;
-}
+/* A macro, so that it is a part of whoever does it, by the debug information too. */
+#define TOUCH(start, size)                                                                         \
+	for (size_t at_ = 0; at_ < (size); at_ += PAGE)                                            \
+	((volatile char *)(start))[at_] = 1
 
-static inline __attribute__((always_inline)) void *block(size_t size)
+static void *check_block(void *made, size_t size)
 {
-	void *made = malloc(size);
-
 	if (!made)
 		target_die("out of memory\n");
-	touch(made, size);
 	atomic_fetch_add(&allocated, size);
 	return made;
 }
@@ -109,39 +103,53 @@ static void *check_mapping(void *start)
 
 NAMED_SITE static void site_heap(void)
 {
-	block(BLOCK);
+	char *made = check_block(malloc(BLOCK), BLOCK);
+
+	TOUCH(made, BLOCK);
 }
 
 NAMED_SITE static void site_slow(void)
 {
-	block(BLOCK);
+	char *made = check_block(malloc(BLOCK), BLOCK);
+
+	TOUCH(made, BLOCK);
 }
 
 NAMED_SITE static void site_become(void)
 {
-	block(BLOCK);
+	char *made = check_block(malloc(BLOCK), BLOCK);
+
+	TOUCH(made, BLOCK);
 }
 
 NAMED_SITE static void site_step(void)
 {
-	block(BLOCK);
+	char *made = check_block(malloc(BLOCK), BLOCK);
+
+	TOUCH(made, BLOCK);
 }
 
 NAMED_SITE static void *site_churn(void)
 {
-	return block(BLOCK);
+	char *made = check_block(malloc(BLOCK), BLOCK);
+
+	TOUCH(made, BLOCK);
+	return made;
 }
 
 NAMED_SITE static void site_storm(void)
 {
-	block(CHILD_BYTES);
+	char *made = check_block(malloc(CHILD_BYTES), CHILD_BYTES);
+
+	TOUCH(made, CHILD_BYTES);
 }
 
 NAMED_SITE static void site_mmap(void)
 {
-	touch(check_mapping(mmap(NULL, MMAP_BYTES, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
-	      MMAP_BYTES);
+	char *made = check_mapping(
+		mmap(NULL, MMAP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+
+	TOUCH(made, MMAP_BYTES);
 }
 
 NAMED_SITE static char site_file(const volatile char *page)
@@ -151,7 +159,7 @@ NAMED_SITE static char site_file(const volatile char *page)
 
 NAMED_SITE static void site_shmem(char *page)
 {
-	touch(page, PAGE);
+	TOUCH(page, PAGE);
 }
 
 /* What it calls touches the page after its own: a small part of so large a frame. */
@@ -159,12 +167,12 @@ NAMED_SITE static void site_stack(unsigned long depth, unsigned long rate)
 {
 	char frame[FRAME_BYTES];
 
-	touch(frame, sizeof(frame));
+	TOUCH(frame, sizeof(frame));
 	atomic_fetch_add(&grown, sizeof(frame));
 	wait_until_due(grown, rate);
 	if (depth)
 		site_stack(depth - 1, rate);
-	touch(frame, sizeof(frame));
+	TOUCH(frame, sizeof(frame));
 }
 
 /* --- ways ---------------------------------------------------------------------------------------- */
@@ -235,8 +243,11 @@ static void grow_once(void)
 static void churn(void)
 {
 	static void *live[LIVE_BLOCKS];
-	unsigned int at = 0, random = 1;
+	unsigned int at, random = 1;
 
+	for (at = 0; at < LIVE_BLOCKS; at++)
+		live[at] = site_churn();
+	at = 0;
 	for (;;) {
 		free(live[at]);
 		live[at] = site_churn();
