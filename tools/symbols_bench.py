@@ -168,8 +168,10 @@ class Bench:
 
 
 def table(all_results, count):
-    rows = [[f"{count} addresses of", "MB", "alloctrace", "llvm-symbolizer", "ratio", "MiB", "MiB", "ratio", "second look",
-             "same", "by rule", "unexplained"]]  # fmt: skip
+    rows = [[
+        f"{count} addresses of", "MB", "alloctrace", "llvm-symbolizer", "ratio", "MiB", "MiB", "ratio", "second look",
+        "same", "by rule", "unexplained",
+    ]]  # fmt: skip
     for results in all_results.values():
         times = [format_ns(statistics.median(times)) for times in results.time.values()]
         sizes = [f"{statistics.median(sizes) / 1024:.0f}" for sizes in results.memory.values()]
