@@ -13,6 +13,8 @@
 
 /* What was left out may be another program, another user's, in another group, by now: looked at every so many ticks. */
 #define TICKS_OF_LEFT_OUT 16
+/* Ticks after which no event is about one that has ended. */
+#define TICKS_OF_ENDED 2
 
 /* --- the list --- */
 
@@ -36,6 +38,29 @@ struct host_process *host_find(const struct host *host, pid_t pid)
 	if (!hash_index_find(&host->by_pid, hash_of_pid(pid), has_pid, host, &pid, &index))
 		return NULL;
 	return host->processes.items[index];
+}
+
+static bool had_pid(const void *owner, uint32_t index, const void *key)
+{
+	const struct host *host = owner;
+	const struct host_process *process = host->processes.items[index];
+
+	return process->pid == *(const pid_t *)key && process->state == HOST_ENDED;
+}
+
+/*
+ * Events are read before memory is, so a process may be known to have ended before all that it did is told.
+ * The one that an event at `time` is about: one that has the id, or had it until a tick ago.
+ */
+static struct host_process *find_at(const struct host *host, pid_t pid, int64_t time)
+{
+	struct host_process *process = host_find(host, pid);
+	uint32_t index;
+
+	if ((!process || process->forked_at > time) &&
+	    hash_index_find(&host->by_pid, hash_of_pid(pid), had_pid, host, &pid, &index))
+		return host->processes.items[index];
+	return process;
 }
 
 static void close_files(struct host_process *process)
@@ -203,7 +228,7 @@ static void set_origin(struct host_process *child, const struct host_process *pa
 
 static int on_fork(struct host *host, const struct watch_event *event)
 {
-	struct host_process *parent = host_find(host, event->pid);
+	struct host_process *parent = find_at(host, event->pid, event->time);
 	struct host_process *known = host_find(host, event->child), *child;
 	bool is_it = false;
 	int err;
@@ -232,8 +257,10 @@ static int on_fork(struct host *host, const struct watch_event *event)
 
 static int on_exec(struct host *host, const struct watch_event *event)
 {
-	struct host_process *process = host_find(host, event->pid);
+	struct host_process *process = find_at(host, event->pid, event->time);
 
+	if (process && process->state == HOST_ENDED)
+		return 0;
 	if (!process) {
 		/* A thread has taken over its id, and the end of the first one was all that was known. */
 		int err = add_process(host, event->pid, &process);
@@ -259,10 +286,13 @@ static int on_exec(struct host *host, const struct watch_event *event)
 
 static void on_exit_of(struct host *host, const struct watch_event *event)
 {
-	struct host_process *process = host_find(host, event->pid);
+	struct host_process *process = find_at(host, event->pid, event->time);
 
-	if (process && (process->state == HOST_NEW || event->time >= process->seen_at))
-		process->exit_at = event->time;
+	if (!process || (process->state != HOST_NEW && event->time < process->seen_at))
+		return;
+	process->exit_at = event->time;
+	if (process->state == HOST_ENDED)
+		process->ended_at = event->time;
 }
 
 int host_event(struct host *host, const struct watch_event *event)
@@ -530,7 +560,7 @@ static int index_anew(struct host *host)
 		const struct host_process *process = host->processes.items[i];
 		int err;
 
-		if (process->state == HOST_ENDED)
+		if (process->ended_ticks >= TICKS_OF_ENDED)
 			continue;
 		err = hash_index_reserve(&host->by_pid);
 		if (err)
@@ -545,7 +575,7 @@ static void free_gone(struct host *host)
 	size_t kept = 0;
 
 	vec_for_each(item, &host->processes) {
-		if ((*item)->gone)
+		if ((*item)->gone && (*item)->ended_ticks >= TICKS_OF_ENDED)
 			process_release(*item);
 		else
 			host->processes.items[kept++] = *item;
@@ -553,26 +583,29 @@ static void free_gone(struct host *host)
 	host->processes.count = kept;
 }
 
-/* Counts them, frees those that are gone, and leaves in the index only those that have not ended. */
+/* Counts them, frees those that are gone, and keeps in the index no others than events may be about. */
 static int tidy(struct host *host)
 {
-	size_t ended = 0, gone = 0;
+	size_t ended = 0, changed = 0;
 	int err = 0;
 
 	host->watched = host->left_out = host->failed = 0;
 	vec_for_each(item, &host->processes) {
-		const struct host_process *process = *item;
+		struct host_process *process = *item;
 
-		gone += process->gone;
-		ended += !process->gone && process->state == HOST_ENDED;
+		ended += process->state == HOST_ENDED && !process->gone;
 		host->watched += process->state == HOST_WATCHED;
 		host->left_out += process->state == HOST_LEFT_OUT;
 		host->failed += process->state == HOST_LEFT_OUT && process->failed;
+		if (process->state == HOST_ENDED && process->ended_ticks < TICKS_OF_ENDED) {
+			process->ended_ticks++;
+			changed++;
+		}
 	}
-	if (!gone && ended + host->by_pid.count == host->processes.count)
-		return 0;
 	if (ended > HOST_ENDED_MAX)
 		err = forget_some(host, ended);
+	else if (!changed)
+		return 0;
 	free_gone(host);
 	return err ? err : index_anew(host);
 }

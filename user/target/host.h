@@ -6,7 +6,8 @@
  * Processes start, execute programs and end as target/watch.h tells; what it loses is made up for by
  * reading /proc again. The order is: watch_open(), host_open(), then at each tick watch_read(),
  * host_event() for all of the events, host_read(). Each process takes a file descriptor: raise
- * RLIMIT_NOFILE.
+ * RLIMIT_NOFILE. A reading takes half a microsecond, some five where a second has emptied the caches; a
+ * process takes 0.8 KiB, and 2.5 KiB once it has been read 128 times.
  */
 #ifndef ALLOCTRACE_HOST_H
 #define ALLOCTRACE_HOST_H
@@ -70,6 +71,7 @@ struct host_process {
 	int64_t exit_at; /* an event said that its first thread ends */
 	bool in_scope;	 /* the filter takes its user and group, or those of its parent */
 	bool failed, gone;
+	unsigned int ended_ticks; /* so many since it ended, at most as many as count */
 };
 
 /* Forked and ended within a tick: too short to be looked at. */
