@@ -57,6 +57,9 @@ class Aged:
         """{bound in ns: live bytes that are older}, of the profile's comments."""
         found = {}
         for comment in self.profile.comments:
+            match = re.match(r"# live bytes of all ages: (\d+)$", comment)
+            if match:
+                found[0] = int(match.group(1))
             match = re.match(r"# live bytes older than (.+): (\d+)$", comment)
             if match:
                 found[round(read_duration(match.group(1)))] = int(match.group(2))

@@ -518,7 +518,8 @@ static void comment_ages(struct encoder *e)
 			profile->young.space.value + profile->mapped_young.space.value);
 	if (!profile->info.aged)
 		return;
-	for (unsigned int band = 0; band < AGE_BANDS; band++)
+	comment(e, "# live bytes of all ages: %.0f", ages_bytes(&profile->ages));
+	for (unsigned int band = 1; band < AGE_BANDS; band++)
 		comment(e, "# live bytes older than %s: %.0f",
 			units_format_duration(age_band_from[band], text),
 			ages_older(&profile->ages, band));
