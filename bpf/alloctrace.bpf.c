@@ -284,6 +284,12 @@ int target_exec(void *ctx)
 	if (!target)
 		return 0;
 	target->mappings = 0;
+	if (walks_python) {
+		struct python_target *python = bpf_map_lookup_elem(&pythons, slot);
+
+		if (python)
+			python->runtime = 0;
+	}
 	__sync_fetch_and_add(&target->epoch, 1);
 	return 0;
 }

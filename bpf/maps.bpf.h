@@ -150,6 +150,18 @@ struct {
 	__uint(max_entries, 4096);
 } region_events SEC(".maps");
 
+/* By slot: targets that run Python; and struct python_event, for their names, else as small as can be. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct python_target);
+} pythons SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} python_events SEC(".maps");
+
 /* By tgid; those that run. Only where children are followed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -182,6 +194,23 @@ struct walk {
 };
 
 /*
+ * The Python frames of a thread: for each C frame that runs some its anchor (see python.bpf.h), then
+ * these, as a stack holds them. Frames below that are not kept.
+ */
+#define PYTHON_ITEMS_MAX 256
+struct python_chain {
+	__u64 frame;   /* the next to be read */
+	__u64 c_frame; /* 3.11: its part's */
+	__u32 count, part;
+	__u32 at;    /* the next that goes into the stack */
+	__u32 emits; /* it does so now */
+	__u32 met;   /* something has gone into the stack */
+	__u32 code_identity;
+	__u64 frame_words[PYTHON_FRAME_WORDS];
+	__u64 items[PYTHON_ITEMS_MAX];
+};
+
+/*
  * Where a walk builds its stack, and keeps its state: what is in a map the verifier takes for
  * unknown, while it would follow every combination of what it knows of the program's own stack
  * (6.19 gave up on that, after a million instructions). A uprobe program can be preempted by
@@ -192,6 +221,7 @@ struct scratch {
 	__u64 busy;
 	struct walk walk;
 	struct stack stack;
+	struct python_chain python;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

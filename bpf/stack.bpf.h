@@ -44,19 +44,16 @@ static __always_inline void scratch_release(struct scratch *scratch)
 	__sync_lock_test_and_set(&scratch->busy, 0);
 }
 
-static __always_inline void walk_add(struct scratch *scratch)
+static __always_inline void walk_add(struct scratch *scratch, __u64 frame)
 {
 	struct walk *walk = &scratch->walk;
-	__u64 frame = (walk->pc + walk->exact) | walk->mark;
 	__u32 at = walk->count;
 
 	if (at >= MAX_FRAMES) /* it is not: for the verifier */
 		return;
 	scratch->stack.frames[at] = frame;
 	walk->count = at + 1;
-	/* One round of a 64-bit multiply-xorshift: order matters, every bit spreads. */
-	walk->hash = (walk->hash ^ frame) * 0x9e3779b97f4a7c15ULL;
-	walk->hash ^= walk->hash >> 29;
+	walk->hash = stack_mix(walk->hash, frame);
 }
 
 static __always_inline bool mapping_holds(const struct unwind_mapping *mapping, __u64 pc)
@@ -284,6 +281,8 @@ static __always_inline __u32 step_by_signal(struct walk *walk)
 	return WALK_CONTINUES;
 }
 
+#include "python.bpf.h"
+
 /* One frame: keeps its pc, then goes out to its caller. Returns 1 at the end. */
 static long walk_step(__u64 index, struct scratch **context)
 {
@@ -292,7 +291,19 @@ static long walk_step(__u64 index, struct scratch **context)
 	struct unwind_mapping *mapping;
 	struct unwind_rule *rule;
 	__u32 end, exact = walk->exact;
-	__u64 at = walk->pc - 1 + exact;
+	__u64 at = walk->pc - 1 + exact, sp = walk->sp;
+
+	if (walks_python && scratch->python.emits) {
+		__u64 frame = python_next(&scratch->python);
+
+		if (walk->count >= MAX_FRAMES)
+			return 1;
+		if (frame) {
+			walk_add(scratch, frame);
+			python_identify(&scratch->python, walk, frame);
+		}
+		return 0;
+	}
 
 	if (walk->pc == 0) { /* some thread starts push a 0 where a return address would be */
 		walk->end = WALK_COMPLETE;
@@ -307,13 +318,13 @@ static long walk_step(__u64 index, struct scratch **context)
 	if (!mapping) {
 		/* The first is what called the allocator, whatever is known of it. */
 		if (!walk->count)
-			walk_add(scratch);
+			walk_add(scratch, (walk->pc + walk->exact) | walk->mark);
 		walk->end = WALK_NO_MAPPING;
 		return 1;
 	}
 	if (walk->count >= MAX_FRAMES)
 		return 1;
-	walk_add(scratch);
+	walk_add(scratch, (walk->pc + walk->exact) | walk->mark);
 	walk->exact = 0;
 	rule = rule_find(mapping, at);
 	if (!rule || unwind_rule_kind(rule) == UNWIND_END) {
@@ -325,8 +336,11 @@ static long walk_step(__u64 index, struct scratch **context)
 	} else {
 		end = step_by_rule(walk, rule, exact);
 	}
-	if (end == WALK_CONTINUES)
+	if (end == WALK_CONTINUES) {
+		if (walks_python)
+			python_pass(&scratch->python, sp, walk->sp);
 		return 0;
+	}
 	walk->end = end;
 	return 1;
 }
@@ -359,7 +373,13 @@ static __always_inline void stack_walk(struct pt_regs *ctx, struct target *targe
 	};
 
 	walk->mapping = walk->slice >> 32;
-	/* A frame may take a second round, after a trampoline. */
+	if (walks_python) {
+		python_read(slot, scratch);
+		/* Code objects may have the same addresses in two targets, as after a fork. */
+		if (scratch->python.count)
+			walk->hash = slot + 1;
+	}
+	/* A frame may take a second round, after a trampoline, or at the end of a part of Python's. */
 	bpf_loop(2 * MAX_FRAMES, walk_step, &scratch, 0);
 	/* The tables of a slice that is not in use any more may have been written over. */
 	if (walk->slice != *(volatile const __u64 *)&target->mappings)
@@ -368,7 +388,7 @@ static __always_inline void stack_walk(struct pt_regs *ctx, struct target *targe
 		ask_for_mappings(target, slot);
 	scratch->stack.frame_count = walk->count;
 	scratch->stack.end = walk->end;
-	*key = walk->hash | !walk->hash;
+	*key = stack_key(walk->hash);
 }
 
 /* Is this a place inside an allocating function? */
@@ -389,6 +409,14 @@ static __always_inline bool stack_is_nested(__u32 slot, __u32 epoch, const struc
 			return true;
 	}
 	return false;
+}
+
+/* A stack is new: the user side is to find out the names of its Python functions. */
+static __always_inline void python_tell(const struct target *target, __u32 slot, __u64 key)
+{
+	struct python_event event = {.stack = key, .target = slot, .epoch = target->epoch};
+
+	bpf_ringbuf_output(&python_events, &event, sizeof(event), 0);
 }
 
 struct nested_search {
@@ -458,6 +486,8 @@ static __always_inline enum counter stack_record(struct pt_regs *ctx, struct tar
 	/* -EEXIST: known already. Two stacks with one key: with n stacks the odds are n^2 / 2^65.
 	 */
 	err = bpf_map_update_elem(&stacks, key, &scratch->stack, BPF_NOEXIST);
+	if (walks_python && !err && scratch->python.met)
+		python_tell(target, slot, *key);
 	scratch_release(scratch);
 	return err && err != -EEXIST ? COUNT_LOST_STACKS : 0;
 }

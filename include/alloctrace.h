@@ -184,6 +184,66 @@ struct unwind_page {
  */
 #define FRAME_UNSURE (1ULL << 63)
 
+/*
+ * Set in a frame that is a Python function's, of the C frame before it: the address of its code object
+ * without its last four bits, which are 0, then the instruction, as the number of 16-bit units before
+ * it; of one with more the largest number. With FRAME_PYTHON_KNOWN, which the user side sets, there is
+ * a number that it has given the code object instead of the address.
+ */
+#define FRAME_PYTHON	   (1ULL << 62)
+#define FRAME_PYTHON_KNOWN (1ULL << 61)
+#define PYTHON_UNIT_BITS   18
+#define PYTHON_UNIT_MAX	   ((1 << PYTHON_UNIT_BITS) - 1)
+
+/* Where CPython keeps what in the memory of a target. Offsets in bytes, of structures that its version has. */
+struct python_target {
+	__u64 runtime;	    /* address of _PyRuntime; 0: none */
+	__u32 interpreters; /* of the first interpreter's address in there */
+	__u32 interpreter_next, interpreter_threads;
+	__u32 thread_next, thread_id;
+	__u32 thread_frame;    /* of the innermost frame, or of the _PyCFrame that knows it: */
+	__u32 c_frames;	       /* there are these (3.11, 3.12) */
+	__u32 c_frame_current; /* its innermost frame */
+	__u32 c_frame_next;    /* the one outside (3.11; else 0) */
+	/* In a frame: below 8 * PYTHON_FRAME_WORDS, and those of addresses multiples of 8. */
+	__u32 frame_code, frame_previous, frame_instruction;
+	__u32 frame_owner; /* a byte: PYTHON_OWNED_BY_C; in 3.11 that which says where C begins */
+	__u32 code_start;  /* of the first instruction in a code object */
+	/*
+	 * Two addresses in it, one behind the other: of its qualified name and of its line table. Code
+	 * objects are freed, and others get their place, but hardly one with both of these.
+	 */
+	__u32 code_identity;
+	__u32 pad;
+};
+#define PYTHON_FRAME_WORDS 16
+
+/* The room for events that have not been read: a program that imports has thousands of new stacks. */
+#define PYTHON_RING_BYTES (1U << 20)
+
+/* A new stack with Python frames: its key in `stacks`. */
+struct python_event {
+	__u64 stack;
+	__u32 target;
+	__u32 epoch;
+};
+
+/*
+ * One round of the hash that a stack's key is: a 64-bit multiply-xorshift. Order matters, every bit
+ * spreads. Begun with 0, or with the target's slot + 1 where it runs Python, it goes over the frames,
+ * and behind a Python frame over the code object's two addresses (python_target, code_identity).
+ */
+static inline __u64 stack_mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+	return hash ^ hash >> 29;
+}
+
+static inline __u64 stack_key(__u64 hash)
+{
+	return hash | !hash;
+}
+
 struct stack {
 	__u32 frame_count;
 	__u32 end;		  /* enum walk_end */
@@ -352,6 +412,8 @@ _Static_assert(sizeof(struct target) == 24, "ABI");
 _Static_assert(sizeof(struct unwind_mapping) == 40, "ABI");
 _Static_assert(sizeof(struct unwind_row_pair) == 8, "ABI");
 _Static_assert(sizeof(struct unwind_page) == 8, "ABI");
+_Static_assert(sizeof(struct python_target) == 72, "ABI");
+_Static_assert(sizeof(struct python_event) == 16, "ABI");
 _Static_assert(sizeof(struct stack) == 8 + 8 * MAX_FRAMES, "ABI");
 _Static_assert(sizeof(struct family_member) == 16, "ABI");
 _Static_assert(sizeof(struct fork_event) == 24, "ABI");

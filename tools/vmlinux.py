@@ -21,7 +21,8 @@ ROOTS = {
     # What bpf_helper_defs.h mentions.
     "typedef __be16": None, "typedef __be32": None, "typedef __wsum": None,
     "typedef bool": None, "typedef size_t": None,
-    "struct task_struct": ["utask", "mm", "tgid", "signal"],
+    "struct task_struct": ["utask", "mm", "tgid", "signal", "thread"],
+    "struct thread_struct": ["fsbase"],
     "struct signal_struct": ["live"],
     "struct mm_struct": ["brk", "start_stack", "uprobes_state"],
     "struct uprobes_state": ["xol_area"],

@@ -7,7 +7,8 @@
  *   util/      bounded reads, growing arrays, units, messages
  *   binary/    ELF files: image, which functions allocate, which instruction is probed, unwind tables
  *   target/    processes: who they are and what they map (process), what happens to them (watch), a
- *              command held until it can be traced (launch), all of a host and their memory (host)
+ *              command held until it can be traced (launch), all of a host and their memory (host),
+ *              where Python keeps its functions (python)
  *   profile/   plain data and arithmetic: sites, weights and their errors, the gaps between samples
  *   tracer/    the only code that touches BPF: load (tracer), links (attach), unwind tables (tables),
  *              maps -> profile (readback)

@@ -5,6 +5,7 @@
 #include "output/text.h"
 #include "symbol/downloads.h"
 #include "symbol/symbolizer.h"
+#include "target/python.h"
 #include "util/cleanup.h"
 #include "util/units.h"
 #include "util/vec.h"
@@ -19,6 +20,9 @@
 #define INLINE_FRAMES_MAX 64
 /* "[libfoo.so+0x1234]" */
 #define STAND_IN_MAX (FRAME_STAND_IN_MAX + 20)
+
+/* A Python function whose name is not known. */
+#define NAMELESS_PYTHON "[python]"
 
 struct names {
 	struct symbolizer *symbolizer; /* owned */
@@ -186,6 +190,59 @@ static int name_by_offset(struct profile *profile, const struct mapping *mapping
 	return err ? err : profile_set_lines(profile, index, &line, 1);
 }
 
+/* Does a stack have a Python function without a name? */
+static bool has_nameless_python(const struct profile *profile, const struct profile_site *site)
+{
+	for (size_t i = 0; i < site->frame_count; i++) {
+		const struct profile_location *location =
+			&profile->locations.items[site->frames[i]];
+
+		if (location->line_count &&
+		    !strcmp(profile->functions.items[location->lines[0].function].name,
+			    NAMELESS_PYTHON))
+			return true;
+	}
+	return false;
+}
+
+/* Those whose code objects were gone before they could be read. 0 or -ENOMEM. */
+static int warn_of_nameless_python(struct profile *profile)
+{
+	uint64_t nameless = 0, all = 0;
+
+	vec_for_each(bucket, &profile->buckets) {
+		all += bucket->alloc_hits;
+		if (has_nameless_python(profile, &profile->sites.items[bucket->site]))
+			nameless += bucket->alloc_hits;
+	}
+	if (!nameless || 100 * nameless < all)
+		return 0;
+	return profile_add_warning(
+		profile,
+		"%.0f %% of the samples have Python functions that were gone before their names "
+		"could be read: " NAMELESS_PYTHON,
+		100.0 * (double)nameless / (double)all);
+}
+
+/* A Python function; its location gets an address that is one. */
+static int name_python(struct profile *profile, const struct process *process, uint32_t index)
+{
+	uint64_t *address = &profile->locations.items[index].address, frame = *address;
+	struct python_function function = {.name = NAMELESS_PYTHON, .file = ""};
+	struct profile_line line = {0};
+	int err;
+
+	if (process->python) {
+		python_name(process->python, frame, &function);
+		*address = python_address(process->python, frame);
+	}
+	/* Nothing was mangled: where a name is also the system's, pprof takes brackets from it. */
+	err = profile_add_function(profile, function.name, "", function.file, function.first_line,
+				   &line.function);
+	line.line = function.line;
+	return err ? err : profile_set_lines(profile, index, &line, 1);
+}
+
 /* The names at one location. 0 or -ENOMEM; nothing is set where none is known. */
 static int name_location(struct names *names, struct profile *profile, struct jit_names *jit_names,
 			 uint32_t index)
@@ -196,6 +253,8 @@ static int name_location(struct names *names, struct profile *profile, struct ji
 	struct profile_line lines[INLINE_FRAMES_MAX];
 	int count, err;
 
+	if (address & FRAME_PYTHON)
+		return name_python(profile, jit_names->process, index);
 	if (!mapping || !mapping->image)
 		return jit_names_set(jit_names, profile, index);
 	if (!image_offset_to_vaddr(mapping->image, address - mapping->start + mapping->offset,
@@ -313,6 +372,8 @@ static int name_locations(struct names *names, struct profile *profile,
 		err = name_location(names, profile, &jit_names, i);
 	if (!err)
 		err = jit_names_warn(&jit_names, profile);
+	if (!err && process->python)
+		err = warn_of_nameless_python(profile);
 	jit_names_deinit(&jit_names);
 	return err;
 }

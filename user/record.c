@@ -52,6 +52,7 @@ static int open_tracer(struct recording *recording)
 		.mappings = (MAX_TARGETS - (uint32_t)recording->targets.count) *
 			    (follow ? FOLLOWED_MAPPINGS : 0),
 		.more_rows = follow ? MORE_ROWS_FOLLOWED : MORE_ROWS,
+		.unknown_programs = follow || recording->settings->command,
 	};
 
 	vec_for_each(target, &recording->targets)
@@ -74,6 +75,8 @@ static int prepare_target(struct recording *recording, struct target_record *tar
 		err = follow_begin(recording, target);
 	if (!err)
 		err = tracer_map(recording->tracer, target->slot, target->process);
+	if (!err)
+		err = targets_find_python(recording, target);
 	if (!err)
 		err = targets_attach(recording, target, 0);
 	if (err == -ESRCH) {

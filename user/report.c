@@ -7,6 +7,7 @@
 #include "targets.h"
 #include "output/pprof.h"
 #include "output/text.h"
+#include "target/python.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/units.h"
@@ -194,6 +195,11 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 			"%llu mapped files have unwind information that is too large or "
 			"broken: there, stacks go by frame pointers",
 			(unsigned long long)tables.unusable);
+	if (!err && target->process->python && python_target(target->process->python)->runtime &&
+	    !tracer_walks_python(recording->tracer))
+		err = profile_add_warning(
+			profile, "Python functions are not shown: this kernel does not load the "
+				 "program that looks for them");
 	if (!err && profile->info.frees == 0 && has_blocks(profile))
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");

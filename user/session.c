@@ -2,6 +2,7 @@
 
 #include "names.h"
 #include "targets.h"
+#include "target/python.h"
 #include "util/clock.h"
 #include "util/vec.h"
 
@@ -154,10 +155,23 @@ static int read_images(struct recording *recording)
 	return 0;
 }
 
+/* Does a target run Python? 0 or -ENOMEM. */
+static int look_for_python(struct recording *recording, bool *found)
+{
+	int err = 0;
+
+	vec_for_each(target, &recording->targets) {
+		if (!err)
+			err = python_look(target->process, &target->process->python);
+		*found |= !err && python_target(target->process->python)->runtime;
+	}
+	return err;
+}
+
 int session_open_tracer(struct recording *recording, const struct session_room *room)
 {
 	const struct settings *settings = recording->settings;
-	const struct tracer_options options = {
+	struct tracer_options options = {
 		.kind = settings->attach,
 		.period = settings->period,
 		.targets = room->targets,
@@ -172,9 +186,11 @@ int session_open_tracer(struct recording *recording, const struct session_room *
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
 	struct tracer_tables tables;
-	int err;
+	int err = look_for_python(recording, &options.python);
 
-	err = tracer_new(&options, &recording->tracer);
+	options.python |= room->unknown_programs;
+	if (!err)
+		err = tracer_new(&options, &recording->tracer);
 	if (!err)
 		err = read_images(recording);
 	if (!err)
@@ -183,6 +199,8 @@ int session_open_tracer(struct recording *recording, const struct session_room *
 		return say_tracer_error(err, settings->attach);
 	tracer_tables(recording->tracer, &tables);
 	log_verbose("unwind tables: %zu bytes, %u rules", tables.bytes, tables.rules);
+	if (options.python && !tracer_walks_python(recording->tracer))
+		log_verbose("the kernel does not load the walk of Python's frames");
 	log_verbose("attaching by %s probes",
 		    tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
 	return EXIT_OK;

@@ -11,8 +11,9 @@
 /* What room there is to be in the kernel. */
 struct session_room {
 	uint32_t targets;
-	uint32_t mappings;  /* executable ones, of all targets */
-	uint32_t more_rows; /* of unwind tables, for what is loaded later */
+	uint32_t mappings;     /* executable ones, of all targets */
+	uint32_t more_rows;    /* of unwind tables, for what is loaded later */
+	bool unknown_programs; /* targets may come, or execute, that are not known yet: Python, too */
 };
 
 /*

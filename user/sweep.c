@@ -319,7 +319,7 @@ static int report(struct sweep *sweep)
 static int start(struct sweep *sweep)
 {
 	const unsigned int top = sweep->settings->top_processes;
-	struct session_room room = {.more_rows = ZOOM_ROWS};
+	struct session_room room = {.more_rows = ZOOM_ROWS, .unknown_programs = true};
 	int code, err;
 
 	code = report_prepare_many(sweep->settings);

@@ -4,6 +4,7 @@
 #include "output/text.h"
 #include "symbol/debug_search.h"
 #include "target/memory.h"
+#include "target/python.h"
 #include "target/shadow_stack.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -355,6 +356,16 @@ void targets_start(struct recording *recording, struct target_record *target)
 	tracer_enable(recording->tracer, target->slot, true);
 }
 
+int targets_find_python(struct recording *recording, struct target_record *target)
+{
+	int err = python_look(target->process, &target->process->python);
+
+	if (err || !tracer_walks_python(recording->tracer))
+		return err;
+	return tracer_set_python(recording->tracer, target->slot,
+				 python_target(target->process->python));
+}
+
 static int probe(struct recording *recording, struct target_record *target)
 {
 	struct tracer *tracer = recording->tracer;
@@ -367,6 +378,8 @@ static int probe(struct recording *recording, struct target_record *target)
 		err = tracer_set_target(tracer, target->slot, target->process->pid);
 	if (!err)
 		err = tracer_map(tracer, target->slot, target->process);
+	if (!err)
+		err = targets_find_python(recording, target);
 	if (!err)
 		err = targets_attach(recording, target, 0);
 	/* Whatever was read under its id was of this process, if it has not ended by now. */
@@ -392,6 +405,39 @@ int targets_join(struct recording *recording, struct target_record *target)
 	return 0;
 }
 
+/* The process of a target that runs, and that has Python; or NULL. */
+static struct process *find_python_process(const struct recording *recording, uint32_t slot)
+{
+	vec_for_each(target, &recording->targets) {
+		if (target->slot == slot && !target->ended_at && target->process->python)
+			return target->process;
+	}
+	return NULL;
+}
+
+/* Code objects are freed: they are read when the first stack with them has come. */
+static void learn_python(struct recording *recording)
+{
+	struct stack stack;
+	uint64_t key;
+	uint32_t slot;
+	bool any = false;
+
+	while (tracer_next_python(recording->tracer, &slot, &key, &stack)) {
+		struct process *process = find_python_process(recording, slot);
+
+		if (process &&
+		    python_resolve(process->python, process, tracer_stack_seed(slot), key, &stack))
+			tracer_replace_stack(recording->tracer, key, &stack);
+		any = true;
+	}
+	vec_for_each(target, &recording->targets) {
+		if (any && target->process->python)
+			log_verbose("process %d: %zu Python functions", target->process->pid,
+				    python_count(target->process->python));
+	}
+}
+
 void targets_remap(struct recording *recording, struct target_record *target)
 {
 	size_t looked_at = target->images.count;
@@ -406,6 +452,8 @@ void targets_remap(struct recording *recording, struct target_record *target)
 	}
 	if (!err)
 		err = tracer_map(recording->tracer, target->slot, target->process);
+	if (!err)
+		err = targets_find_python(recording, target);
 	if (!err)
 		err = targets_attach(recording, target, looked_at);
 	if (err && err != -ESRCH)
@@ -471,6 +519,7 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 void targets_apply(struct recording *recording, const struct watch_event *events, size_t count)
 {
 	tracer_read_requests(recording->tracer);
+	learn_python(recording);
 	vec_for_each(target, &recording->targets) {
 		unsigned int children = target->children;
 		bool changed = false, executed = false;

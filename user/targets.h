@@ -34,6 +34,9 @@ void targets_read_seen(const struct recording *recording, const struct target_re
 /* With its probes in: from now on the target is recorded. */
 void targets_start(struct recording *recording, struct target_record *target);
 
+/* Looks whether the target runs Python, and tells the kernel side. 0 or -errno. */
+int targets_find_python(struct recording *recording, struct target_record *target);
+
 /* It has ended: notes what can be known of that, and gives back its place in the kernel. */
 void targets_end(const struct recording *recording, struct target_record *target);
 

@@ -46,9 +46,13 @@ struct uprobe_task {
 struct mm_struct {
 	unsigned long start_stack;
 };
+struct thread_struct {
+	unsigned long fsbase;
+};
 struct task_struct {
 	struct uprobe_task *utask;
 	struct mm_struct *mm;
+	struct thread_struct thread;
 };
 #define HOST_READ_1(from, a)		 ((from)->a)
 #define HOST_READ_2(from, a, b)		 ((from)->a->b)

@@ -595,6 +595,8 @@ static void test_allocators_own_frames_are_known_by_their_whole_name(void **stat
 	assert_false(alloc_frames_match(""));
 	assert_true(alloc_frames_plumbing("std::allocator<int>::allocate"));
 	assert_true(alloc_frames_plumbing("operator new"));
+	assert_true(alloc_frames_plumbing("_PyObject_Malloc"));
+	assert_false(alloc_frames_plumbing("PyObject_Call"));
 	assert_false(alloc_frames_plumbing("std::allocatory"));
 }
 

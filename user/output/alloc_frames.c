@@ -64,6 +64,17 @@ bool alloc_frames_plumbing(const char *name)
 		"__rdl_",
 		"alloc::alloc::",
 		"<alloc::alloc::Global",
+		"PyMem_",
+		"_PyMem_",
+		"PyObject_Malloc",
+		"PyObject_Calloc",
+		"PyObject_Realloc",
+		"_PyObject_Malloc",
+		"_PyObject_Calloc",
+		"_PyObject_Realloc",
+		"_PyObject_GC_",
+		"PyType_GenericAlloc",
+		"_PyType_AllocNoTrack",
 	};
 
 	for (size_t i = 0; i < sizeof(beginnings) / sizeof(*beginnings); i++) {

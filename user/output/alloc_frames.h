@@ -19,7 +19,7 @@ bool alloc_frames_match(const char *name);
 
 /*
  * Beyond that, a function that only hands a request on to the allocator in the name of its
- * language: C++'s std::allocator, Rust's alloc. Not dropped from a profile, but no answer to "who
+ * language: C++'s std::allocator, Rust's alloc, Python's PyMem and PyObject. Not dropped from a profile, but no answer to "who
  * allocates?".
  */
 bool alloc_frames_plumbing(const char *name);

@@ -1,5 +1,6 @@
 #include "target/process.h"
 
+#include "target/python.h"
 #include "util/cleanup.h"
 #include "util/open_file.h"
 #include "util/vec.h"
@@ -274,6 +275,7 @@ void process_free(struct process *process)
 		free(root->path);
 	}
 	free(process->roots.items);
+	python_free(process->python);
 	free(process->comm);
 	free(process->exe);
 	if (process->pidfd >= 0)
@@ -614,6 +616,7 @@ int process_exec(struct process *process, const char *comm)
 	int err;
 
 	mappings_clear(process);
+	python_free(TAKE(process->python));
 	/* The vDSO comes with every program. */
 	vec_for_each(image, &process->images)
 		(*image)->expected = (*image)->path[0] == '/';

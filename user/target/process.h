@@ -45,6 +45,7 @@ struct process {
 	uid_t user;	 /* its effective ids, as we see them, */
 	gid_t group;	 /* when they were last read */
 	bool ended;
+	struct python *python; /* owned; NULL: not looked for. See target/python.h */
 	struct {
 		struct process_root *items; /* owned; the last is its own now */
 		size_t count, capacity;

@@ -38,6 +38,11 @@ struct tracer {
 		struct fork_event *items;
 		size_t count, capacity;
 	} forks;
+	struct {
+		struct python_event *items;
+		size_t count, capacity;
+	} python_events;
+	size_t next_python;	/* in `python_events`: those before are taken */
 	size_t next_fork;	/* in `forks`: those before are taken */
 	uint64_t missed_forks;	/* for want of memory here */
 	struct closing closing; /* links of targets that have ended */

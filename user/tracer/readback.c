@@ -240,18 +240,21 @@ static int add_site(const struct tracer *tracer, uint64_t key, struct profile *p
 {
 	struct stack stack;
 	uint64_t addresses[MAX_FRAMES];
-	size_t count = 0;
+	size_t count = 0, at = 0;
 	int err = bpf_map__lookup_elem(tracer->bpf->maps.stacks, &key, sizeof(key), &stack,
 				       sizeof(stack), 0);
 
 	if (err)
 		return err;
 	*out = (struct read_stack){.end = stack.end % WALK_END_COUNT};
-	while (count < stack.frame_count && count < MAX_FRAMES) {
-		uint64_t frame = stack.frames[count];
+	while (at < stack.frame_count && at < MAX_FRAMES) {
+		uint64_t frame = stack.frames[at++];
 
 		out->unsure |= (frame & FRAME_UNSURE) != 0;
-		addresses[count++] = (frame & ~FRAME_UNSURE) - 1;
+		/* Python's functions stand in place of the C frame that runs them. */
+		if (frame & FRAME_PYTHON && count && !(addresses[count - 1] & FRAME_PYTHON))
+			count--;
+		addresses[count++] = frame & FRAME_PYTHON ? frame : (frame & ~FRAME_UNSURE) - 1;
 	}
 	return profile_add_site(profile, addresses, count, stack.end == WALK_COMPLETE, &out->site);
 }

@@ -53,12 +53,15 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 		{tracer->bpf->maps.cpus, options->targets},
 		{tracer->bpf->maps.targets, options->targets},
 		{tracer->bpf->maps.guards, options->targets},
+		{tracer->bpf->maps.pythons, options->targets},
 		{tracer->bpf->maps.live, options->max_live},
 		{tracer->bpf->maps.stacks, options->max_stacks},
 		{tracer->bpf->maps.counts, counts > UINT32_MAX ? UINT32_MAX : counts},
 		{tracer->bpf->maps.unwind_rows, sizes->row_pairs},
 		{tracer->bpf->maps.unwind_pages, sizes->pages},
 		{tracer->bpf->maps.mappings, sizes->mappings},
+		{tracer->bpf->maps.python_events,
+		 options->python ? PYTHON_RING_BYTES : (uint64_t)sysconf(_SC_PAGESIZE)},
 		{tracer->bpf->maps.region_events,
 		 options->mmap ? REGION_RING_BYTES : (uint64_t)sysconf(_SC_PAGESIZE)},
 	};
@@ -90,6 +93,7 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 		return -errno;
 	tracer->bpf = bpf;
 	bpf->rodata->safe_size = safe_size();
+	bpf->rodata->walks_python = tracer->options.python;
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
 	attach_prepare(bpf, tracer->kind, tracer->can_guard, tracer->options.mmap);
 	bpf_program__set_autoload(bpf->progs.family_fork, tracer->options.follow);
@@ -123,6 +127,18 @@ static int load_guarded(struct tracer *tracer, const struct tables_sizes *sizes)
 	return load(tracer, sizes);
 }
 
+/* With the walk of Python's frames, if it is wanted, and if this kernel's verifier takes it. */
+static int load_walking(struct tracer *tracer, const struct tables_sizes *sizes)
+{
+	int err = load_guarded(tracer, sizes);
+
+	if (!err || err == -EPERM || err == -EACCES || !tracer->options.python)
+		return err;
+	unload(tracer);
+	tracer->options.python = false;
+	return load_guarded(tracer, sizes);
+}
+
 /*
  * The first kind that works. uprobe_multi needs a look at what it does, not only at whether it is
  * there: up to 6.9 its pid filter let only the main thread's hits through.
@@ -138,7 +154,7 @@ static int load_best(struct tracer *tracer, const struct tables_sizes *sizes)
 		if (!attach_kind_exists((enum tracer_kind)kind))
 			continue;
 		tracer->kind = (enum tracer_kind)kind;
-		err = load_guarded(tracer, sizes);
+		err = load_walking(tracer, sizes);
 		if (!err && kind == TRACER_MULTI && attach_sees_threads(tracer) != 1)
 			err = -EOPNOTSUPP;
 		if (!err || err == -EPERM || err == -EACCES)
@@ -239,6 +255,16 @@ static int keep_fork(void *context, void *data, size_t size)
 	return 0;
 }
 
+/* One that is not kept has its names read at the end. */
+static int keep_python_event(void *context, void *data, size_t size)
+{
+	struct tracer *tracer = context;
+
+	if (size == sizeof(struct python_event))
+		(void)!vec_push(&tracer->python_events, *(const struct python_event *)data);
+	return 0;
+}
+
 /* The link is destroyed with the rest. */
 static int attach_tracepoint(const struct bpf_program *program, struct bpf_link **link)
 {
@@ -259,6 +285,9 @@ static int open_events(struct tracer *tracer)
 	if (!err)
 		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.region_events),
 				       take_region_event, tracer);
+	if (!err)
+		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.python_events),
+				       keep_python_event, tracer);
 	if (err || !tracer->options.follow)
 		return err;
 	err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.forks), keep_fork, tracer);
@@ -324,6 +353,7 @@ void tracer_free(struct tracer *tracer)
 	closing_deinit(&tracer->closing);
 	free(tracer->links.items);
 	free(tracer->forks.items);
+	free(tracer->python_events.items);
 	free(tracer->site_numbers);
 	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
 		regions_deinit(&tracer->regions[slot]);
@@ -376,6 +406,47 @@ void tracer_read_requests(struct tracer *tracer)
 bool tracer_take_request(struct tracer *tracer, uint32_t slot)
 {
 	return __atomic_exchange_n(&tracer_target(tracer, slot)->remap, 0, __ATOMIC_ACQ_REL);
+}
+
+bool tracer_walks_python(const struct tracer *tracer)
+{
+	return tracer->options.python;
+}
+
+int tracer_set_python(struct tracer *tracer, uint32_t slot, const struct python_target *python)
+{
+	return bpf_map__update_elem(tracer->bpf->maps.pythons, &slot, sizeof(slot), python,
+				    sizeof(*python), BPF_ANY);
+}
+
+uint64_t tracer_stack_seed(uint32_t slot)
+{
+	return slot + 1ULL;
+}
+
+/* The kernel's programs only add stacks. */
+void tracer_replace_stack(struct tracer *tracer, uint64_t key, const struct stack *stack)
+{
+	bpf_map__update_elem(tracer->bpf->maps.stacks, &key, sizeof(key), stack, sizeof(*stack),
+			     BPF_EXIST);
+}
+
+bool tracer_next_python(struct tracer *tracer, uint32_t *slot, uint64_t *key, struct stack *stack)
+{
+	while (tracer->next_python < tracer->python_events.count) {
+		const struct python_event *event =
+			&tracer->python_events.items[tracer->next_python++];
+
+		*slot = event->target;
+		*key = event->stack;
+		if (*slot < tracer->options.targets &&
+		    event->epoch == (uint32_t)tracer_target(tracer, *slot)->epoch &&
+		    !bpf_map__lookup_elem(tracer->bpf->maps.stacks, &event->stack,
+					  sizeof(event->stack), stack, sizeof(*stack), 0))
+			return true;
+	}
+	tracer->next_python = tracer->python_events.count = 0;
+	return false;
 }
 
 int tracer_follow(struct tracer *tracer, uint32_t slot)

@@ -43,6 +43,7 @@ struct tracer_options {
 	uint32_t mappings;     /* room for executable ones of all targets together */
 	uint32_t more_rows;    /* room for unwind tables of images that are mapped later, in rows */
 	bool mmap;	       /* direct mappings too */
+	bool python;	       /* targets may run Python: tracer_set_python() */
 	bool verbose;	       /* libbpf's own messages on stderr */
 };
 
@@ -84,6 +85,24 @@ int tracer_map(struct tracer *tracer, uint32_t slot, const struct process *proce
 int tracer_requests_fd(const struct tracer *tracer);
 void tracer_read_requests(struct tracer *tracer);
 bool tracer_take_request(struct tracer *tracer, uint32_t slot);
+
+/* After the load: are Python's frames walked? Not where the kernel's verifier refuses that. */
+bool tracer_walks_python(const struct tracer *tracer);
+
+/* Where a target's Python keeps what, from now on; runtime 0: it has none. 0 or -errno. */
+int tracer_set_python(struct tracer *tracer, uint32_t slot, const struct python_target *python);
+
+/*
+ * The next new stack with Python functions, as far as tracer_read_requests() has brought them;
+ * tracer_requests_fd() is readable when there are more. False: none.
+ */
+bool tracer_next_python(struct tracer *tracer, uint32_t *slot, uint64_t *key, struct stack *stack);
+
+/* What the hash of such a stack began with. */
+uint64_t tracer_stack_seed(uint32_t slot);
+
+/* Puts a stack that is known better in place of what the kernel side has recorded. */
+void tracer_replace_stack(struct tracer *tracer, uint64_t key, const struct stack *stack);
 
 /* From now on the processes that the target in a slot starts are told of, and what they start. */
 int tracer_follow(struct tracer *tracer, uint32_t slot);

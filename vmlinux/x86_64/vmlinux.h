@@ -21,6 +21,8 @@ struct signal_struct;
 
 struct task_struct;
 
+struct thread_struct;
+
 struct uprobe_task;
 
 struct uprobes_state;
@@ -156,6 +158,10 @@ typedef __kernel_ulong_t __kernel_size_t;
 
 typedef __kernel_size_t size_t;
 
+struct thread_struct {
+	long unsigned int fsbase;
+};
+
 typedef int __kernel_pid_t;
 
 typedef __kernel_pid_t pid_t;
@@ -165,6 +171,7 @@ struct task_struct {
 	pid_t tgid;
 	struct signal_struct *signal;
 	struct uprobe_task *utask;
+	struct thread_struct thread;
 };
 
 typedef struct {
