@@ -443,7 +443,11 @@ int page_growth_fill(const struct page_growth *growth, const struct process *pro
 		err = add_stack(profile, &filling, i);
 	if (!err)
 		err = add_counters(profile, &filling);
-	if (!err)
-		profile_finish_growth(profile);
-	return err;
+	if (err)
+		return err;
+	/* In pages: losses are told as a part of them. */
+	profile->info.sampled = (uint64_t)llround(growth->faulted);
+	profile->info.recorded = (uint64_t)llround(growth->faulted - growth->lost);
+	profile_finish_growth(profile);
+	return 0;
 }
