@@ -12,6 +12,7 @@
  *   unwind_entry      where exceptions may pass through a call whose return is awaited
  *   map_session, map_entry, map_return, unmap_entry: the same for mmap and its kind
  *   target_exec       a target executes another program
+ *   target_exit       and ends
  *   family_fork       where children are followed: one more of them,
  *   family_exit       and one less
  *
@@ -291,6 +292,21 @@ int target_exec(void *ctx)
 			python->runtime = 0;
 	}
 	__sync_fetch_and_add(&target->epoch, 1);
+	return 0;
+}
+
+/*
+ * The last thread of a target ends: its id may be another process's at once, long before the user side
+ * has heard of it.
+ */
+SEC("raw_tp/sched_process_exit")
+int target_exit(void *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (bpf_map_lookup_elem(&slots, &tgid) && !BPF_CORE_READ(task, signal, live.counter))
+		bpf_map_delete_elem(&slots, &tgid);
 	return 0;
 }
 

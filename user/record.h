@@ -54,7 +54,8 @@ struct target_record {
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
 	int64_t started;   /* ns, CLOCK_MONOTONIC: since when it is recorded; 0: not yet */
 	int64_t started_realtime;
-	int64_t ended_at; /* 0: still running when the recording ended */
+	int64_t ended_at;     /* when that was noticed; 0: still running when the recording ended */
+	int64_t id_reused_at; /* another process has got its id; 0: none */
 	unsigned int children, executions;
 	struct profile_memory memory_start, memory_end;
 	struct readings readings;   /* of its anonymous memory, with what is swapped out */

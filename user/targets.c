@@ -315,7 +315,7 @@ void targets_read_usage(struct target_record *target, bool stacks)
 	struct memory memory;
 	uint64_t bytes;
 
-	if (target->ended_at || memory_read(pid, &memory))
+	if (target->ended_at || memory_read(pid, &memory) || process_has_ended(target->process))
 		return;
 	*latest = (struct profile_memory){
 		.known = true,
@@ -476,13 +476,21 @@ static void let_children_go(struct recording *recording, const struct target_rec
 	}
 }
 
-/* What came before a target was opened is known; after its end its id may be another's. */
+/* What came before a target was opened is known; after its end its id may be another's at once. */
 static bool is_about(const struct target_record *target, const struct watch_event *event)
 {
 	if (event->type == WATCH_LOST)
 		return !target->ended_at;
 	return event->pid == target->process->pid && event->time >= target->opened_at &&
-	       (!target->ended_at || event->time <= target->ended_at);
+	       (!target->ended_at || event->time <= target->ended_at) &&
+	       (!target->id_reused_at || event->time < target->id_reused_at);
+}
+
+/* Somebody makes a process with the id of the target, which so has ended. */
+static bool is_of_another(const struct target_record *target, const struct watch_event *event)
+{
+	return event->type == WATCH_FORK && event->child == target->process->pid &&
+	       event->time >= target->opened_at;
 }
 
 /* One event of a target. True if its mappings are others now. */
@@ -527,6 +535,8 @@ void targets_apply(struct recording *recording, const struct watch_event *events
 		for (size_t i = 0; i < count; i++) {
 			const struct watch_event *event = &events[i];
 
+			if (!target->id_reused_at && is_of_another(target, event))
+				target->id_reused_at = event->time;
 			if (!is_about(target, event))
 				continue;
 			changed |= apply_event(target, event);

@@ -378,6 +378,47 @@ class Hazards(SweepCase):
         """It has no site but that one."""
         self.assertLessEqual(sites(row), {site}, row)
 
+    def start_as(self, pid, way):
+        """A plant with that id, or None: somebody else has been faster, and has it."""
+        while not lib.alive(pid):
+            choose_next_pid(pid)
+            plant = self.plant(way)
+            if plant.pid == pid:
+                return plant
+            plant.kill()
+        return None
+
+    def use_pid_again(self):
+        """(a sweep, the first process with an id, the next one); None where somebody else has it."""
+        first, second = self.plant("heap", 4 << 20), []
+
+        def start_again(_):
+            if not second and self.grown(first, 4 * ENOUGH):
+                first.kill()
+                second.append(self.start_as(first.pid, "mmap"))
+
+        sweep = self.sweep(start_again, lambda: second and (not second[0] or self.grown(second[0])))
+        return (sweep, first, second[0]) if second[0] else None
+
+    @unittest.skipUnless(CAN_CHOOSE, "no choice of process ids")
+    def test_pid_that_is_used_again(self):
+        found = next(filter(None, (self.use_pid_again() for _ in range(3))), None)
+        if not found:
+            self.skipTest("other processes were faster")
+        sweep, first, second = found
+        rows = {row["comm"]: row for row in sweep.rows_of(first.pid)}
+        self.assertEqual(sorted(rows), ["plant-heap", "plant-mmap"])
+        heap, mapped = rows["plant-heap"], rows["plant-mmap"]
+        self.assertTrue(heap["ended"])
+        self.assertFalse(mapped["ended"])
+        self.check_only(heap, "site_heap")
+        self.check_only(mapped, "site_mmap")
+        self.assertTrue(heap["top_site"], f"{heap}\n{sweep.tracer.stderr}")
+        self.assertEqual(heap["top_site"]["function"], "site_heap", heap)
+        self.assertLessEqual(heap["growth"], first.readings[-1].grown * 1.05 + SLACK)
+        self.assertLessEqual(mapped["growth"], second.ask().grown + SLACK)
+        self.assertGreaterEqual(mapped["growth"], ENOUGH - (2 << 20))
+
     def test_process_that_executes_another_program(self):
         heap = self.path("plant-heap")
         os.symlink(os.path.join(lib.TARGETS, "plant"), heap)

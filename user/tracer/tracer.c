@@ -277,6 +277,8 @@ static int open_events(struct tracer *tracer)
 	struct alloctrace_bpf *bpf = tracer->bpf;
 	int err = attach_tracepoint(bpf->progs.target_exec, &bpf->links.target_exec);
 
+	if (!err)
+		err = attach_tracepoint(bpf->progs.target_exit, &bpf->links.target_exit);
 	if (!err) {
 		tracer->requests =
 			ring_buffer__new(bpf_map__fd(bpf->maps.events), pass_request, NULL, NULL);
