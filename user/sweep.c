@@ -100,7 +100,7 @@ static int zoom_on(struct sweep *sweep, struct host_process *process)
 		if (err)
 			zoom.reason = reason_of(err);
 	}
-	process->kept = true;
+	process->kept++;
 	log_verbose("process %d: grown by %s: %s", process->pid,
 		    units_format_size((double)host_growth(process), growth),
 		    zoom.reason ? zoom.reason : "probes placed");

@@ -13,8 +13,8 @@
 /* A process whose faults are kept, from when it had grown by a little. */
 struct faulting {
 	struct host_process *of; /* the host's; kept */
-	unsigned int
-		executions; /* of `of`, when this was begun: another program has other memory */
+	/* Of `of`, when this was begun: another program has other memory. */
+	unsigned int executions;
 	struct process *process;    /* owned; NULL: it could not be opened */
 	struct page_growth *growth; /* owned */
 };
@@ -35,11 +35,6 @@ struct sweep_pages {
 		struct faulting *items; /* owned */
 		size_t count, capacity;
 	} processes;
-	/* Of programs that were executed over: names may still be looked up in their images. */
-	struct {
-		struct process **items; /* owned */
-		size_t count, capacity;
-	} former;
 	struct recent recent[RECENT_MAX];
 	size_t recent_count;
 };
@@ -63,18 +58,22 @@ int sweep_pages_new(struct host *host, struct sweep_pages **out)
 	return 0;
 }
 
+/* What is known of one is let go. Names are looked up at the end alone, so nothing leads to its images. */
+static void let_go(struct faulting *faulting)
+{
+	page_growth_free(faulting->growth);
+	process_free(faulting->process);
+	faulting->growth = NULL;
+	faulting->process = NULL;
+}
+
 void sweep_pages_free(struct sweep_pages *pages)
 {
 	if (!pages)
 		return;
-	vec_for_each(faulting, &pages->processes) {
-		page_growth_free(faulting->growth);
-		process_free(faulting->process);
-	}
+	vec_for_each(faulting, &pages->processes)
+		let_go(faulting);
 	free(pages->processes.items);
-	vec_for_each(process, &pages->former)
-		process_free(*process);
-	free(pages->former.items);
 	faults_free(pages->faults);
 	stack_walker_free(pages->shared.walker);
 	free(pages);
@@ -102,9 +101,21 @@ static bool has_grown(const struct host_process *of)
 	       (host_growth(of) >= SWEEP_PAGES_LEAST || shared >= SWEEP_PAGES_LEAST);
 }
 
+/* What has ended has no pages any more: its place, and its room among all pages, are for others. */
 void sweep_pages_tick(struct sweep_pages *pages)
 {
+	size_t kept = 0;
+
 	pages->recent_count = 0;
+	vec_for_each(faulting, &pages->processes) {
+		if (faulting->of->state == HOST_ENDED) {
+			let_go(faulting);
+			faulting->of->kept--;
+		} else {
+			pages->processes.items[kept++] = *faulting;
+		}
+	}
+	pages->processes.count = kept;
 }
 
 /* Counts a fault of a process that has not grown yet. Is it one of many? */
@@ -125,8 +136,11 @@ static bool is_one_of_many(struct sweep_pages *pages, const struct host_process 
 static int begin(struct sweep_pages *pages, struct faulting *faulting)
 {
 	struct memory memory;
-	int err = process_open(faulting->of->pid, &faulting->process);
+	int err;
 
+	/* It is tried once for each program: opening takes longer than a fault. */
+	faulting->executions = faulting->of->executions;
+	err = process_open(faulting->of->pid, &faulting->process);
 	if (err)
 		return err == -ENOMEM ? err : 0;
 	/* Is it the one that has grown, whatever has its id by now? */
@@ -135,19 +149,7 @@ static int begin(struct sweep_pages *pages, struct faulting *faulting)
 		faulting->process = NULL;
 		return 0;
 	}
-	faulting->executions = faulting->of->executions;
 	return page_growth_new(&pages->shared, &faulting->growth);
-}
-
-/* The process executes another program: what it had is gone. 0 or -ENOMEM. */
-static int begin_anew(struct sweep_pages *pages, struct faulting *faulting)
-{
-	page_growth_free(faulting->growth);
-	faulting->growth = NULL;
-	if (faulting->process && vec_push(&pages->former, faulting->process))
-		return -ENOMEM;
-	faulting->process = NULL;
-	return begin(pages, faulting);
 }
 
 /* The one that a fault is of, begun where it is to be kept from now on; *out NULL: it is not. */
@@ -161,8 +163,12 @@ static int find_or_begin(struct sweep_pages *pages, pid_t pid, struct faulting *
 	if (!of || of->state != HOST_WATCHED)
 		return 0;
 	*out = find(pages, of);
-	if (*out)
-		return (*out)->executions != of->executions ? begin_anew(pages, *out) : 0;
+	if (*out && (*out)->executions == of->executions)
+		return 0;
+	if (*out) { /* it executes another program: what it had is gone */
+		let_go(*out);
+		return begin(pages, *out);
+	}
 	if (pages->processes.count >= SWEEP_PAGES_MAX ||
 	    (!has_grown(of) && !is_one_of_many(pages, of)))
 		return 0;
@@ -170,11 +176,10 @@ static int find_or_begin(struct sweep_pages *pages, pid_t pid, struct faulting *
 	if (!err)
 		err = vec_push(&pages->processes, added);
 	if (err) {
-		page_growth_free(added.growth);
-		process_free(added.process);
+		let_go(&added);
 		return err;
 	}
-	of->kept = true;
+	of->kept++;
 	*out = &pages->processes.items[pages->processes.count - 1];
 	return 0;
 }

@@ -16,7 +16,7 @@
  */
 #define SWEEP_PAGES_LEAST (64 * 1024)
 #define SWEEP_PAGES_HITS  3
-/* Processes whose faults are kept. */
+/* Processes whose faults are kept, at one time. */
 #define SWEEP_PAGES_MAX 256
 
 struct sweep_pages;
@@ -29,7 +29,7 @@ void sweep_pages_free(struct sweep_pages *pages);
 int sweep_pages_fd(const struct sweep_pages *pages);
 int sweep_pages_read(struct sweep_pages *pages); /* 0 or -ENOMEM */
 
-/* To be called once in each tick. */
+/* To be called once in each tick: lets go of what has ended. */
 void sweep_pages_tick(struct sweep_pages *pages);
 
 /*

@@ -59,7 +59,7 @@ int sweep_note_kinds(struct sweep *sweep)
 			continue;
 		if (vec_push(&sweep->kinds, kinds))
 			return -ENOMEM;
-		(*item)->kept = true;
+		(*item)->kept++;
 	}
 	return 0;
 }

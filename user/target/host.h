@@ -63,7 +63,7 @@ struct host_process {
 	uint64_t highest;	  /* anonymous */
 	struct readings readings; /* of the anonymous memory */
 	/* The caller's: */
-	bool kept;  /* is not freed before host_free(), whatever becomes of it */
+	unsigned int kept; /* while not 0, it is not freed, whatever becomes of it */
 	bool renew; /* its name, user and group, which may change, are read anew in the next tick */
 	/* The host's: */
 	int statm;	 /* owned; its identity, see host_look.h */
