@@ -58,8 +58,8 @@ static int say_pattern(void)
 
 static bool is_taken(const struct recording *recording, const struct target_record *target)
 {
-	for (struct target_record *other = recording->targets.items; other < target; other++) {
-		if (other->output && strcmp(other->output, target->output) == 0)
+	vec_for_each(other, &recording->targets) {
+		if (other != target && other->output && strcmp(other->output, target->output) == 0)
 			return true;
 	}
 	return false;
@@ -385,21 +385,21 @@ static int encode(const struct profile *profile, const struct settings *settings
 }
 
 /* Where the chosen place fails (a full disk), the recording is not lost if there is another. */
-static void save_elsewhere(const struct target_record *target, const struct settings *settings,
-			   const void *data, size_t size)
+static void save_elsewhere(const char *chosen, const struct settings *settings, const void *data,
+			   size_t size)
 {
-	const char *folder = getenv("TMPDIR"), *name = strrchr(target->output, '/');
+	const char *folder = getenv("TMPDIR"), *name = strrchr(chosen, '/');
 	CLEANUP(cleanup_free) char *path = NULL;
 
 	if (asprintf(&path, "%s/%s", folder && *folder ? folder : "/tmp",
-		     name ? name + 1 : target->output) < 0)
+		     name ? name + 1 : chosen) < 0)
 		return;
-	if (strcmp(path, target->output) != 0 && !output_write(path, &settings->owner, data, size))
+	if (strcmp(path, chosen) != 0 && !output_write(path, &settings->owner, data, size))
 		log_error("the profile was written to %s instead", path);
 }
 
 static int write_profile(const struct profile *profile, const struct settings *settings,
-			 const struct target_record *target, const char *path)
+			 const char *path)
 {
 	CLEANUP(cleanup_free) uint8_t *data = NULL;
 	size_t size;
@@ -418,7 +418,7 @@ static int write_profile(const struct profile *profile, const struct settings *s
 	if (!err)
 		return EXIT_OK;
 	say_output_error(path, err);
-	save_elsewhere(target, settings, data, size);
+	save_elsewhere(path, settings, data, size);
 	return EXIT_OUTPUT;
 }
 
@@ -460,7 +460,7 @@ int report_interval(struct recording *recording, struct target_record *target, u
 	if (output_numbered(target->output, extensions[settings->format], number, &path))
 		code = EXIT_OTHER;
 	else
-		code = write_profile(profile, settings, target, path);
+		code = write_profile(profile, settings, path);
 	profile_free(profile);
 	return code;
 }
@@ -478,7 +478,7 @@ int report_profile(struct recording *recording, struct target_record *target,
 	if (code == EXIT_OK)
 		code = make_profile(recording, target, &end, profile);
 	if (code == EXIT_OK)
-		code = write_profile(*profile, settings, target, target->output);
+		code = write_profile(*profile, settings, target->output);
 	return code;
 }
 
@@ -496,7 +496,7 @@ int report_target(struct recording *recording, struct target_record *target)
 		code = make_profile(recording, target, &end, &profile);
 	if (code != EXIT_OK)
 		return code;
-	code = write_profile(profile, settings, target, target->output);
+	code = write_profile(profile, settings, target->output);
 	if (settings->log_level != LOG_QUIET && settings->format != FORMAT_TEXT) {
 		text_write_summary(profile, settings->top, to);
 		if (code == EXIT_OK && !writes_to_stdout(settings)) {
