@@ -208,8 +208,7 @@ static int tick(struct sweep *sweep, struct watch *watch)
 		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
 	if (!err)
 		err = zoom(sweep);
-	if (!err)
-		err = sweep_note_kinds(sweep);
+	sweep_note_kinds(sweep);
 	vec_for_each(target, &sweep->recording.targets)
 		targets_read_usage(target, false);
 	if (sweep->pages)
@@ -278,7 +277,8 @@ static int watch_host(struct sweep *sweep, struct watch *watch, int signals, con
 			err = sweep_pages_read(sweep->pages);
 		if (!err && clock_now(CLOCK_MONOTONIC) >= next) {
 			err = tick(sweep, watch);
-			next += TICK_NS;
+			/* Those that placing probes has taken are left out: a reading is a second of growth. */
+			next += (clock_now(CLOCK_MONOTONIC) - next) / TICK_NS * TICK_NS + TICK_NS;
 		} else if (!err && (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents)) {
 			err = take_events(sweep, watch);
 		}
@@ -397,6 +397,5 @@ int sweep_run(const struct settings *settings)
 	sweep_pages_free(sweep.pages);
 	host_free(sweep.host);
 	free(sweep.zooms.items);
-	free(sweep.kinds.items);
 	return code;
 }

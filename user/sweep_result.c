@@ -35,33 +35,20 @@ struct host_grown sweep_grown(const struct settings *settings, bool ended)
 	};
 }
 
-static struct sweep_kinds *find_kinds(const struct sweep *sweep, const struct host_process *process)
-{
-	vec_for_each(kinds, &sweep->kinds) {
-		if (kinds->process == process)
-			return kinds;
-	}
-	return NULL;
-}
-
 static int64_t shared_growth(const struct host_process *process)
 {
 	return (int64_t)process->latest.shared - (int64_t)process->first.shared;
 }
 
-int sweep_note_kinds(struct sweep *sweep)
+void sweep_note_kinds(struct sweep *sweep)
 {
 	vec_for_each(item, &sweep->host->processes) {
-		struct sweep_kinds kinds = {.process = *item};
+		struct host_process *process = *item;
 
-		if ((*item)->state != HOST_WATCHED || shared_growth(*item) < KINDS_LEAST ||
-		    find_kinds(sweep, *item) || host_read_detail(*item, &kinds.before))
-			continue;
-		if (vec_push(&sweep->kinds, kinds))
-			return -ENOMEM;
-		(*item)->kept++;
+		if (process->state == HOST_WATCHED && !process->noted &&
+		    shared_growth(process) >= KINDS_LEAST)
+			process->noted = !host_read_detail(process, &process->noted_memory);
 	}
-	return 0;
 }
 
 static int add_identity(const struct host_process *process, struct sweep_row *row)
@@ -80,21 +67,19 @@ static int add_identity(const struct host_process *process, struct sweep_row *ro
 	return row->container ? 0 : -ENOMEM;
 }
 
-static void add_kinds(const struct sweep *sweep, const struct host_process *process,
-		      struct sweep_row *row)
+static void add_kinds(const struct host_process *process, struct sweep_row *row)
 {
-	const struct sweep_kinds *kinds = find_kinds(sweep, process);
+	const struct memory *before = &process->noted_memory;
 	struct memory now;
 
-	if (!kinds || host_read_detail(process, &now))
+	if (!process->noted || host_read_detail(process, &now))
 		return;
 	row->kinds_known = true;
-	row->file_growth = (int64_t)now.file - (int64_t)kinds->before.file;
-	row->shmem_growth = (int64_t)now.shmem - (int64_t)kinds->before.shmem;
+	row->file_growth = (int64_t)now.file - (int64_t)before->file;
+	row->shmem_growth = (int64_t)now.shmem - (int64_t)before->shmem;
 }
 
-static void add_memory(const struct sweep *sweep, const struct host_process *process,
-		       struct sweep_row *row)
+static void add_memory(const struct host_process *process, struct sweep_row *row)
 {
 	row->rss_start = process->first.rss;
 	row->rss_end = process->latest.rss;
@@ -102,7 +87,7 @@ static void add_memory(const struct sweep *sweep, const struct host_process *pro
 	row->shared_growth = shared_growth(process);
 	row->ended = process->state == HOST_ENDED;
 	row->verdict = verdict_of(&process->readings);
-	add_kinds(sweep, process, row);
+	add_kinds(process, row);
 }
 
 /* The heap of one that was zoomed on: its profile is written. An exit code. */
@@ -210,7 +195,7 @@ static int add_row(struct sweep *sweep, const struct host_process *process,
 	struct sweep_row row = {0};
 	int code = EXIT_OK;
 
-	add_memory(sweep, process, &row);
+	add_memory(process, &row);
 	if (add_identity(process, &row))
 		code = EXIT_OTHER;
 	if (zoom && zoom->reason)
@@ -237,7 +222,7 @@ int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
 	for (size_t i = 0; i < count && !err; i++) {
 		struct sweep_row row = {0};
 
-		add_memory(sweep, found[i], &row);
+		add_memory(found[i], &row);
 		err = add_identity(found[i], &row);
 		if (vec_push(&result->rows, row))
 			return -ENOMEM;

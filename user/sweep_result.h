@@ -18,12 +18,6 @@ struct sweep_zoom {
 	const char *reason;	      /* why it has no probes; static; NULL: it has */
 };
 
-/* What a process had before its files and shared memory grew. */
-struct sweep_kinds {
-	const struct host_process *process; /* the host's; kept */
-	struct memory before;
-};
-
 struct sweep {
 	const struct settings *settings;
 	struct recording recording; /* of those that were zoomed on */
@@ -34,10 +28,6 @@ struct sweep {
 		size_t count, capacity;
 	} zooms;
 	unsigned int slots; /* that may be used */
-	struct {
-		struct sweep_kinds *items; /* owned */
-		size_t count, capacity;
-	} kinds;
 	int64_t started_realtime;
 	const char *kernel; /* its release, while the result is made */
 	unsigned int lines; /* of the table that stands on the terminal */
@@ -49,8 +39,8 @@ struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_
 /* From when on a process has grown. */
 struct host_grown sweep_grown(const struct settings *settings, bool ended);
 
-/* Notes what a process has of files and of shared memory once the two together begin to grow. 0 or -ENOMEM. */
-int sweep_note_kinds(struct sweep *sweep);
+/* Notes what a process has of files and of shared memory once the two together begin to grow. */
+void sweep_note_kinds(struct sweep *sweep);
 
 /* Those that have grown most by now, without their heaps, for a look while it runs. 0 or -ENOMEM. */
 int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result);

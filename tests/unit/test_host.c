@@ -450,9 +450,14 @@ static void growth_starts_over_with_an_exec(void **state)
 	tell(&puppet, 'g');
 	tick(scene);
 	assert_near((uint64_t)host_growth(process), 8 * MIB);
+	assert_int_equal(host_read_detail(process, &process->noted_memory), 0);
+	process->noted = true;
+	tick(scene);
+	assert_true(process->noted);
 	tell(&puppet, 'x');
 	tick(scene);
 	tick(scene);
+	assert_false(process->noted);
 	assert_ptr_equal(find_watched(scene, puppet.pid), process);
 	assert_string_equal(process->comm, "sleep");
 	assert_int_equal(process->executions, 1);

@@ -188,6 +188,7 @@ static void start_over(struct host_process *process)
 	process->read = false;
 	process->first = process->latest = (struct host_memory){0};
 	process->highest = 0;
+	process->noted = false;
 	readings_deinit(&process->readings);
 	process->readings.limit = HOST_READINGS;
 }

@@ -63,6 +63,8 @@ struct host_process {
 	uint64_t highest;	  /* anonymous */
 	struct readings readings; /* of the anonymous memory */
 	/* The caller's: */
+	bool noted; /* noted_memory is something; of the program that it runs, so an exec undoes it */
+	struct memory noted_memory;
 	unsigned int kept; /* while not 0, it is not freed, whatever becomes of it */
 	bool renew; /* its name, user and group, which may change, are read anew in the next tick */
 	/* The host's: */
