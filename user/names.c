@@ -43,7 +43,7 @@ static void say_looked(void *context, const struct image *image, const char *whe
 			    in_target ? " (in its root)" : "", outcome);
 }
 
-/* Ctrl-C ends the waiting for servers, not the recording. */
+/* Ctrl-C ends the waiting for servers, not the writing of profiles. */
 static bool is_interrupted(void)
 {
 	sigset_t set;
@@ -76,15 +76,20 @@ static void hold_signals(sigset_t *before)
 	sigprocmask(SIG_BLOCK, &set, before);
 }
 
-/* What came meanwhile has had its effect. */
+/*
+ * What came meanwhile has had its effect. Not so where signals were held before: somebody waits for them,
+ * and while a recording runs, they end that, too.
+ */
 static void release_signals(const sigset_t *before)
 {
 	const struct timespec now = {0};
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
+	if (!sigismember(before, SIGINT))
+		sigaddset(&set, SIGINT);
+	if (!sigismember(before, SIGTERM))
+		sigaddset(&set, SIGTERM);
 	while (sigtimedwait(&set, NULL, &now) > 0)
 		;
 	sigprocmask(SIG_SETMASK, before, NULL);

@@ -172,3 +172,14 @@ class Debuginfod(Case):
         self.assertEqual(tracer.wait(), OK, tracer.describe())
         self.assertIn("ledger: debuginfod: interrupted", Result(tracer).stderr)
         self.assertTrue(Profile.read(output).samples)
+
+    def test_ctrl_c_during_an_interval_ends_the_recording_too(self):
+        server = self.serve(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000))
+        tracer, output = self.start(
+            self.environment(server.url, DEBUGINFOD_TIMEOUT="600"), "--debuginfod", "--interval", "1s"
+        )
+        tracer.wait_until(lambda: server.asked, "a question to the server")
+        tracer.signal(2)
+        self.assertEqual(tracer.wait(), OK, tracer.describe())
+        self.assertIn("ledger: debuginfod: interrupted", Result(tracer).stderr)
+        self.assertTrue(Profile.read(output).samples)
