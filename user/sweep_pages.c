@@ -261,6 +261,9 @@ int sweep_pages_profile(const struct sweep_pages *pages, const struct host_proce
 		err = names_add_mappings(profile, faulting->process);
 	if (!err)
 		err = page_growth_fill(faulting->growth, faulting->process, profile);
+	/* What was read under its id was its own, if it has not ended by now. */
+	if (!err && process_has_ended(faulting->process))
+		err = -ESRCH;
 	if (!err && profile->growths.count)
 		err = names_give(names, profile, faulting->process);
 	if (!err)

@@ -188,26 +188,37 @@ static bool has_grown(const struct sweep *sweep, const struct sweep_row *row)
 	       row->shared_growth >= (int64_t)grown.bytes;
 }
 
-static int add_row(struct sweep *sweep, const struct host_process *process,
-		   struct sweep_result *result)
+/* Who it is and what its memory was, of all of them before anything that takes its time. An exit code. */
+static int add_row(const struct host_process *process, struct sweep_result *result)
 {
-	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
 	struct sweep_row row = {0};
-	int code = EXIT_OK;
+	int err;
 
 	add_memory(process, &row);
-	if (add_identity(process, &row))
-		code = EXIT_OTHER;
+	err = add_identity(process, &row);
+	if (!err)
+		err = vec_push(&result->rows, row);
+	if (!err)
+		return EXIT_OK;
+	sweep_row_deinit(&row);
+	return EXIT_OTHER;
+}
+
+/* The rest of its row, with its profiles. An exit code. */
+static int complete_row(struct sweep *sweep, const struct host_process *process,
+			struct sweep_row *row)
+{
+	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
+	int code = EXIT_OK;
+
 	if (zoom && zoom->reason)
-		row.reason = strdup(zoom->reason);
+		row->reason = strdup(zoom->reason);
 	else if (zoom)
-		code = add_heap(sweep, zoom, &row);
-	if (!row.verdict_text && sweep_row_judge(&row))
+		code = add_heap(sweep, zoom, row);
+	if (!row->verdict_text && sweep_row_judge(row))
 		code = EXIT_OTHER;
-	if (code == EXIT_OK && (zoom || has_grown(sweep, &row)))
-		code = add_growth(sweep, process, &row);
-	if (vec_push(&result->rows, row))
-		return EXIT_OTHER;
+	if (code == EXIT_OK && (zoom || has_grown(sweep, row)))
+		code = add_growth(sweep, process, row);
 	return code;
 }
 
@@ -216,37 +227,76 @@ int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
 	const struct host_grown grown = sweep_grown(sweep->settings, false);
 	struct host_process *found[SWEEP_TOP_MAX];
 	size_t count = host_growers(sweep->host, &grown, found, sweep->settings->top_processes);
-	int err = 0;
 
 	result->processes = (unsigned int)sweep->host->watched;
-	for (size_t i = 0; i < count && !err; i++) {
-		struct sweep_row row = {0};
-
-		add_memory(found[i], &row);
-		err = add_identity(found[i], &row);
-		if (vec_push(&result->rows, row))
+	for (size_t i = 0; i < count; i++) {
+		if (add_row(found[i], result) != EXIT_OK)
 			return -ENOMEM;
 	}
-	return err;
+	return 0;
 }
 
-static int64_t row_growth(const struct sweep_row *row)
+static int64_t growth_of(const struct host_process *process)
 {
-	return row->anon_growth + row->shared_growth;
+	return host_growth(process) + shared_growth(process);
 }
 
 static int by_growth(const void *a, const void *b)
 {
-	int64_t x = row_growth(a), y = row_growth(b);
+	int64_t x = growth_of(*(const struct host_process *const *)a);
+	int64_t y = growth_of(*(const struct host_process *const *)b);
 
 	return (x < y) - (x > y);
+}
+
+/* Those that a row can be about, the largest growth first; to be freed. NULL: no memory. */
+static const struct host_process **find_rows(const struct host *host, size_t *count)
+{
+	const struct host_process **found = calloc(host->processes.count + 1, sizeof(*found));
+
+	*count = 0;
+	if (!found)
+		return NULL;
+	vec_for_each(item, &host->processes) {
+		const struct host_process *process = *item;
+
+		if (process->read &&
+		    (process->state == HOST_WATCHED || process->state == HOST_ENDED))
+			found[(*count)++] = process;
+	}
+	qsort(found, *count, sizeof(*found), by_growth);
+	return found;
+}
+
+/* A row for each of found[]; those that there is no room for are taken out of it. An exit code. */
+static int add_rows(const struct sweep *sweep, const struct host_process **found, size_t *count,
+		    struct sweep_result *result)
+{
+	size_t kept = 0;
+	int code = EXIT_OK;
+
+	for (size_t i = 0; i < *count && code == EXIT_OK; i++) {
+		const struct host_process *process = found[i];
+
+		result->processes++;
+		result->ended += process->state == HOST_ENDED;
+		if (result->rows.count >= ROWS_MAX && !sweep_find_zoom(sweep, process))
+			continue;
+		code = add_row(process, result);
+		if (code == EXIT_OK)
+			found[kept++] = process;
+	}
+	*count = kept;
+	return code;
 }
 
 int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 {
 	const struct host *host = sweep->host;
+	CLEANUP(cleanup_free) const struct host_process **found = NULL;
 	struct utsname system;
-	int code = EXIT_OK;
+	size_t count;
+	int code;
 
 	uname(&system);
 	sweep->kernel = system.release;
@@ -257,24 +307,17 @@ int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 	result->short_lived = (unsigned int)host->short_lived_total;
 	result->kernel_threads = (unsigned int)host->kernel_threads;
 	result->not_read = (unsigned int)host->failed;
-	vec_for_each(item, &host->processes) {
-		const struct host_process *process = *item;
-		int row_code;
+	found = find_rows(host, &count);
+	if (!found)
+		return EXIT_OTHER;
+	code = add_rows(sweep, found, &count, result);
+	for (size_t i = 0; i < count; i++) {
+		int row_code = complete_row(sweep, found[i], &result->rows.items[i]);
 
-		if (!process->read ||
-		    (process->state != HOST_WATCHED && process->state != HOST_ENDED))
-			continue;
-		result->processes++;
-		result->ended += process->state == HOST_ENDED;
-		if (result->rows.count == ROWS_MAX && !sweep_find_zoom(sweep, process))
-			continue;
-		row_code = add_row(sweep, process, result);
 		if (code == EXIT_OK)
 			code = row_code;
 	}
 	result->processes += (unsigned int)host->forgotten;
 	result->ended += (unsigned int)host->forgotten;
-	if (result->rows.count)
-		qsort(result->rows.items, result->rows.count, sizeof(struct sweep_row), by_growth);
 	return code;
 }

@@ -33,7 +33,7 @@ struct sweep_row {
 	bool kinds_known;
 	int64_t file_growth, shmem_growth;
 	struct verdict verdict; /* of its anonymous memory */
-	char *verdict_text;
+	char *verdict_text;	/* names in it are escaped */
 	/* Of its heap, if probes were placed. */
 	bool zoomed;
 	int64_t zoomed_after; /* ns after the sweep's start */
@@ -61,6 +61,7 @@ struct sweep_result {
 	unsigned int processes, ended, short_lived, kernel_threads, not_read;
 };
 
+void sweep_row_deinit(struct sweep_row *row);
 void sweep_result_deinit(struct sweep_result *result);
 
 /* The first `top` rows as a table, then each with its evidence. 0 or -errno. */

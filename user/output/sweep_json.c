@@ -33,6 +33,12 @@ static json_t *text(const char *string)
 	return made;
 }
 
+/* What is plain already: the names in it are escaped. */
+static json_t *plain_text(const char *string)
+{
+	return string ? json_string(string) : json_null();
+}
+
 static json_t *integer_if(bool known, int64_t value)
 {
 	return known ? json_integer(value) : json_null();
@@ -64,7 +70,8 @@ static json_t *verdict(const struct sweep_row *row)
 {
 	return json_pack("{s:s, s:i, s:i, s:f, s:o}", "kind", sweep_verdict_name(row->verdict.kind),
 			 "parts", (int)row->verdict.parts, "grown", (int)row->verdict.grown,
-			 "per_second", row->verdict.per_second, "text", text(row->verdict_text));
+			 "per_second", row->verdict.per_second, "text",
+			 plain_text(row->verdict_text));
 }
 
 static json_t *process(const struct sweep_row *row)
@@ -90,7 +97,7 @@ static json_t *process(const struct sweep_row *row)
 		{"zoomed", json_boolean(row->zoomed)},
 		{"live_bytes", live(row)},
 		{"alloc_bytes_per_second", real_if(row->zoomed, row->alloc_per_second)},
-		{"account", text(row->account)},
+		{"account", plain_text(row->account)},
 		{"top_site", site(&row->site)},
 		{"profile", text(row->profile)},
 		{"growth_site", site(&row->growth_site)},

@@ -21,20 +21,24 @@ static void site_deinit(struct sweep_site *site)
 	free(site->file);
 }
 
+void sweep_row_deinit(struct sweep_row *row)
+{
+	free(row->comm);
+	free(row->cgroup);
+	free(row->container);
+	free(row->verdict_text);
+	free(row->account);
+	free(row->profile);
+	free(row->growth_profile);
+	free(row->reason);
+	site_deinit(&row->site);
+	site_deinit(&row->growth_site);
+}
+
 void sweep_result_deinit(struct sweep_result *result)
 {
-	vec_for_each(row, &result->rows) {
-		free(row->comm);
-		free(row->cgroup);
-		free(row->container);
-		free(row->verdict_text);
-		free(row->account);
-		free(row->profile);
-		free(row->growth_profile);
-		free(row->reason);
-		site_deinit(&row->site);
-		site_deinit(&row->growth_site);
-	}
+	vec_for_each(row, &result->rows)
+		sweep_row_deinit(row);
 	free(result->rows.items);
 	free(result->kernel);
 }
