@@ -493,6 +493,15 @@ static bool is_of_another(const struct target_record *target, const struct watch
 	       event->time >= target->opened_at;
 }
 
+/* It executes another program, which begins without memory: what was read before is not of this one. */
+static void start_memory_over(struct target_record *target)
+{
+	target->executions++;
+	target->memory_start = (struct profile_memory){.known = true};
+	target->memory_end = (struct profile_memory){0};
+	readings_deinit(&target->readings);
+}
+
 /* One event of a target. True if its mappings are others now. */
 static bool apply_event(struct target_record *target, const struct watch_event *event)
 {
@@ -510,7 +519,8 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 		target->children++;
 		return false;
 	case WATCH_EXEC:
-		target->executions += target->started && event->time >= target->started;
+		if (target->started && event->time >= target->started)
+			start_memory_over(target);
 		process_exec(target->process, event->path);
 		return true;
 	case WATCH_MAPPED:

@@ -250,8 +250,10 @@ class Hazards(Case):
             target.say()
             return parse_books(target.next_line("the books"))
 
-        profile, books, _ = self.record(target, "-s", "1", work=work)
+        profile, books, result = self.record(target, "-s", "1", work=work)
         self.assert_books_balance(profile)
+        # What the program before had is not what this one had.
+        self.assertRegex(result.stdout, r"(?m)^RSS +\S+ \S+ = 0 B before \+ ")
         # Its first calls may come before its mappings are known, and then have a stack without names.
         for name, figures in profile.sites().items():
             if name:

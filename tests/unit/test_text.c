@@ -308,6 +308,11 @@ static void test_growth_is_told_with_its_evidence(void **state)
 	text = summary(profile, 1);
 	assert_has(text, "\ngrowth     grew once, by 3.91 MiB between 3.00 s and 4.00 s; 100 %");
 	free(text);
+	/* Ten times what is live: it came before the profile was begun. */
+	growth->step = 40 << 20;
+	text = summary(profile, 1);
+	assert_has(text, "\ngrowth     grew once, by 40.0 MiB between 3.00 s and 4.00 s\n");
+	free(text);
 	*growth = (struct verdict){
 		.kind = VERDICT_FLAT, .parts = 10, .low = 5 << 20, .high = (5 << 20) + 4096};
 	text = summary(profile, 1);

@@ -146,8 +146,11 @@ static void write_site(const struct profile *profile, FILE *to)
 		ages_text_clause(profile, &cursor.site->ages, to);
 }
 
-/* Does the heap explain what has been added? */
-static void write_heap(const struct profile *profile, FILE *to)
+/*
+ * Does the heap explain what has been added? What came in one step may have come before the profile was
+ * begun: then what is live says nothing of it.
+ */
+static void write_heap(const struct profile *profile, const struct verdict *verdict, FILE *to)
 {
 	const struct profile_memory *start = &profile->info.memory_start;
 	const struct profile_memory *end = &profile->info.memory_end;
@@ -161,7 +164,7 @@ static void write_heap(const struct profile *profile, FILE *to)
 		fprintf(to, "; most of it is outside the heap, where %s are live%s",
 			units_format_size((double)all.sums[PROFILE_INUSE_SPACE], text),
 			profile->info.mmap ? "" : " (--mmap records direct mappings)");
-	else
+	else if (verdict->kind != VERDICT_STEP || high >= HEAP_SHARE * (double)verdict->step)
 		write_site(profile, to);
 }
 
@@ -184,7 +187,7 @@ void growth_write_evidence(const struct profile *profile, const struct verdict *
 	case VERDICT_STEADY:
 	case VERDICT_STEP:
 	case VERDICT_UNEVEN:
-		write_heap(profile, to);
+		write_heap(profile, verdict, to);
 		break;
 	default:
 		write_churn(profile, to);

@@ -352,25 +352,23 @@ static void write_rate(const struct profile *profile, FILE *to)
 
 static void write_rss(const struct profile_info *info, FILE *to)
 {
-	uint64_t start = profile_memory_rss(&info->memory_start);
-	uint64_t end = profile_memory_rss(&info->memory_end);
-	double change = (double)end - (double)start;
+	bool start_known = info->memory_start.known, end_known = info->memory_end.known;
+	double start = (double)profile_memory_rss(&info->memory_start);
+	double end = (double)profile_memory_rss(&info->memory_end), change = end - start;
 
-	if (!start && !end) {
-		fputs("unknown", to);
-		return;
-	}
-	if (start)
-		write_size(to, (double)start);
+	if (start_known)
+		write_size(to, start);
 	else
 		fputs("unknown", to);
+	if (!start_known && !end_known)
+		return;
 	fputs(" -> ", to);
-	if (!end) {
+	if (!end_known) {
 		fputs("unknown", to);
 		return;
 	}
-	write_size(to, (double)end);
-	if (!start)
+	write_size(to, end);
+	if (!start_known)
 		return;
 	fputs(change < 0 ? " (-" : " (+", to);
 	write_size(to, change < 0 ? -change : change);
