@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
@@ -27,6 +28,9 @@
 #define MIB (1u << 20)
 /* What a process does on its own between two readings, and how far counters lag on some kernels. */
 #define NOISE (MIB / 2)
+
+/* As many as a process can be in. */
+#define GROUPS 65536
 
 /* --- a process that does as it is told, a letter at a time, and answers each with the same --- */
 
@@ -57,12 +61,19 @@ static void *play_on(void *fds)
 
 static void obey(char order, int from, int to)
 {
+	static gid_t groups[GROUPS];
 	static int fds[2];
 	pthread_t thread;
 
 	switch (order) {
 	case 'g':
 		grow(8 * MIB);
+		break;
+	case 'm': /* in many groups */
+		for (gid_t i = 0; i < GROUPS; i++)
+			groups[i] = 1000000000 + i;
+		if (setgroups(GROUPS, groups))
+			_exit(2);
 		break;
 	case 'n':
 		prctl(PR_SET_NAME, "a) Z 1\n(\x1b[2J\x07)");
@@ -468,6 +479,21 @@ static void growth_starts_over_with_an_exec(void **state)
 	end_puppet(&puppet);
 }
 
+static void memory_is_read_of_one_in_many_groups(void **state)
+{
+	struct memory memory;
+	struct puppet puppet;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_true(make(&puppet, 0));
+	tell(&puppet, 'm');
+	assert_int_equal(memory_read(puppet.pid, &memory), 0);
+	assert_true(memory.anon > 0);
+	end_puppet(&puppet);
+}
+
 static void a_new_process_is_watched_from_the_next_tick_on(void **state)
 {
 	const struct host_process *process;
@@ -804,6 +830,7 @@ int main(void)
 		TEST(an_id_that_is_used_again_is_found_in_proc),
 		TEST(names_are_not_those_of_the_next_owner),
 		TEST(growth_starts_over_with_an_exec),
+		TEST(memory_is_read_of_one_in_many_groups),
 		TEST(a_new_process_is_watched_from_the_next_tick_on),
 		TEST(a_process_without_its_first_thread_is_watched),
 		TEST(any_name_is_read_as_it_is),

@@ -13,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STATUS_MAX 8192
+/* Of /proc/PID/status, in which up to 65536 groups come before the memory. */
+#define STATUS_MAX (1024 * 1024)
 /* Entries of /proc/PID/pagemap read at once; bit 63: present (pagemap.rst in the kernel's documentation). */
 #define PAGES_AT_ONCE 4096
 #define PAGE_PRESENT  (1ull << 63)
@@ -63,11 +64,14 @@ static bool find_figure(const char *status, const char *name, uint64_t *bytes)
 
 int memory_read(pid_t pid, struct memory *out)
 {
-	char path[64], status[STATUS_MAX];
+	CLEANUP(cleanup_free) char *status = malloc(STATUS_MAX);
+	char path[64];
 	ssize_t n;
 
+	if (!status)
+		return -ENOMEM;
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	n = read_text(path, status, sizeof(status));
+	n = read_text(path, status, STATUS_MAX);
 	if (n < 0)
 		return (int)n;
 	/* What has no memory has no such lines. The name, which comes first, has its newlines escaped. */
