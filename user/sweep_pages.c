@@ -101,14 +101,17 @@ static bool has_grown(const struct host_process *of)
 	       (host_growth(of) >= SWEEP_PAGES_LEAST || shared >= SWEEP_PAGES_LEAST);
 }
 
-/* What has ended has no pages any more: its place, and its room among all pages, are for others. */
+/*
+ * What has ended has no pages any more: its place, and its room among all pages, are for others. What
+ * could not be opened is tried again with its next fault.
+ */
 void sweep_pages_tick(struct sweep_pages *pages)
 {
 	size_t kept = 0;
 
 	pages->recent_count = 0;
 	vec_for_each(faulting, &pages->processes) {
-		if (faulting->of->state == HOST_ENDED) {
+		if (faulting->of->state == HOST_ENDED || !faulting->growth) {
 			let_go(faulting);
 			faulting->of->kept--;
 		} else {
@@ -132,13 +135,13 @@ static bool is_one_of_many(struct sweep_pages *pages, const struct host_process 
 	return false;
 }
 
-/* Opens the process. One that cannot be opened stays without growth. 0 or -ENOMEM. */
+/* Opens the process. One that cannot be opened has no growth, for now. 0 or -ENOMEM. */
 static int begin(struct sweep_pages *pages, struct faulting *faulting)
 {
 	struct memory memory;
 	int err;
 
-	/* It is tried once for each program: opening takes longer than a fault. */
+	/* It is not tried again in this tick: opening takes longer than a fault. */
 	faulting->executions = faulting->of->executions;
 	err = process_open(faulting->of->pid, &faulting->process);
 	if (err)
