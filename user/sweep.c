@@ -93,13 +93,9 @@ static int zoom_on(struct sweep *sweep, struct host_process *process)
 	char growth[UNITS_TEXT_MAX];
 	int err;
 
-	if (sweep->recording.targets.count >= sweep->slots) {
-		zoom.reason = "others had grown before it";
-	} else {
-		err = join(sweep, process, &zoom.slot);
-		if (err)
-			zoom.reason = reason_of(err);
-	}
+	err = join(sweep, process, &zoom.slot);
+	if (err)
+		zoom.reason = reason_of(err);
 	process->kept++;
 	log_verbose("process %d: grown by %s: %s", process->pid,
 		    units_format_size((double)host_growth(process), growth),
@@ -115,7 +111,7 @@ static int zoom(struct sweep *sweep)
 	size_t count = host_growers(sweep->host, &grown, found, sweep->settings->top_processes);
 	int err = 0;
 
-	for (size_t i = 0; i < count && !err; i++) {
+	for (size_t i = 0; i < count && !err && sweep_has_slot(sweep); i++) {
 		if (found[i]->readings.count >= READINGS_LEAST && !sweep_find_zoom(sweep, found[i]))
 			err = zoom_on(sweep, found[i]);
 	}
@@ -159,7 +155,8 @@ static void show_table(struct sweep *sweep)
 	if (fclose(to))
 		return;
 	clear_table(sweep);
-	fputs(text, stdout);
+	/* Lines that are too long are cut, not wrapped (DECAWM): they are counted to go up again. */
+	printf("\033[?7l%s\033[?7h", text);
 	fflush(stdout);
 	for (const char *at = text; (at = strchr(at, '\n')); at++)
 		sweep->lines++;

@@ -26,6 +26,11 @@ struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_
 	return NULL;
 }
 
+bool sweep_has_slot(const struct sweep *sweep)
+{
+	return sweep->recording.targets.count < sweep->slots;
+}
+
 struct host_grown sweep_grown(const struct settings *settings, bool ended)
 {
 	return (struct host_grown){
@@ -204,15 +209,26 @@ static int add_row(const struct host_process *process, struct sweep_result *resu
 	return EXIT_OTHER;
 }
 
+/* Of one that was not chosen. NULL: there was no reason to. */
+static const char *reason_of(const struct sweep *sweep, const struct sweep_row *row)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, true);
+
+	return !sweep_has_slot(sweep) && row->anon_growth >= (int64_t)grown.bytes
+		       ? "others had grown before it"
+		       : NULL;
+}
+
 /* The rest of its row, with its profiles. An exit code. */
 static int complete_row(struct sweep *sweep, const struct host_process *process,
 			struct sweep_row *row)
 {
 	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
+	const char *reason = zoom ? zoom->reason : reason_of(sweep, row);
 	int code = EXIT_OK;
 
-	if (zoom && zoom->reason)
-		row->reason = strdup(zoom->reason);
+	if (reason)
+		row->reason = strdup(reason);
 	else if (zoom)
 		code = add_heap(sweep, zoom, row);
 	if (!row->verdict_text && sweep_row_judge(row))

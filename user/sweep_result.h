@@ -36,6 +36,9 @@ struct sweep {
 /* The choice of a process, NULL: it has not been chosen. */
 struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_process *process);
 
+/* Is there room for one more with probes? */
+bool sweep_has_slot(const struct sweep *sweep);
+
 /* From when on a process has grown. */
 struct host_grown sweep_grown(const struct settings *settings, bool ended);
 

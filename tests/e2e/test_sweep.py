@@ -363,6 +363,7 @@ def choose_next_pid(pid):
 
 CAN_CHOOSE = os.access("/proc/sys/kernel/ns_last_pid", os.W_OK)
 ENOUGH = 6 << 20  # so much growth is zoomed on, and seen for a while
+CROWD = 280  # more than those whose page faults are kept at one time
 
 
 class Hazards(SweepCase):
@@ -418,6 +419,23 @@ class Hazards(SweepCase):
         self.assertLessEqual(heap["growth"], first.readings[-1].grown * 1.05 + SLACK)
         self.assertLessEqual(mapped["growth"], second.ask().grown + SLACK)
         self.assertGreaterEqual(mapped["growth"], ENOUGH - (2 << 20))
+
+    def test_those_that_have_ended_leave_room_for_others(self):
+        crowd, late = [], []
+
+        def come_and_go(_):
+            if not crowd:
+                crowd.extend(self.plant("mmap") for _ in range(CROWD))
+            elif not late and self.grown(crowd[-1]):
+                for plant in crowd:
+                    plant.kill()
+                late.append(self.plant("mmap"))
+
+        sweep = Sweep(self, "-d", "600s", "--top-processes", "1")
+        sweep.run(come_and_go, lambda: late and self.grown(late[0]))
+        row = sweep.row(late[0].pid)
+        self.assertEqual((row["growth_site"] or {}).get("function"), "site_mmap", row)
+        self.assertEqual(row["zoomed_after_seconds"] is not None, row["zoomed"], row)
 
     def test_process_that_executes_another_program(self):
         heap = self.path("plant-heap")

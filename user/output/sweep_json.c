@@ -95,6 +95,7 @@ static json_t *process(const struct sweep_row *row)
 		{"shmem_growth", integer_if(row->kinds_known, row->shmem_growth)},
 		{"verdict", verdict(row)},
 		{"zoomed", json_boolean(row->zoomed)},
+		{"zoomed_after_seconds", real_if(row->zoomed, (double)row->zoomed_after / 1e9)},
 		{"live_bytes", live(row)},
 		{"alloc_bytes_per_second", real_if(row->zoomed, row->alloc_per_second)},
 		{"account", plain_text(row->account)},
