@@ -1,0 +1,99 @@
+/* What a sweep's result is written as, with names from outside that mean harm. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "output/sweep.h"
+#include "util/vec.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HOSTILE "a\x1b[2J\\\xed\xa0\x80\xff\n\"" /* a surrogate is no UTF-8 either */
+#define ESCAPED "a\\x1B[2J\\\\\\xED\\xA0\\x80\\xFF\\x0A\""
+
+static char *copy(const char *text)
+{
+	char *made = strdup(text);
+
+	assert_non_null(made);
+	return made;
+}
+
+static void make(struct sweep_result *result)
+{
+	struct sweep_row row = {
+		.pid = 7,
+		.comm = copy(HOSTILE),
+		.cgroup = copy("/" HOSTILE),
+		.verdict_text = copy("comes from " ESCAPED),
+		.site = {.function = copy(HOSTILE), .file = copy(HOSTILE), .share = 0.5},
+	};
+
+	*result = (struct sweep_result){.version = "1", .kernel = copy("6"), .processes = 1};
+	assert_int_equal(vec_push(&result->rows, row), 0);
+}
+
+static const char *text_of(const json_t *object, const char *name)
+{
+	return json_string_value(json_object_get(object, name));
+}
+
+static void names_are_escaped_once(void **state)
+{
+	struct sweep_result result;
+	json_t *root, *row;
+	char *text;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	(void)state;
+	make(&result);
+	assert_non_null(to);
+	assert_int_equal(sweep_json_write(&result, to), 0);
+	fclose(to);
+	root = json_loads(text, 0, NULL);
+	row = json_array_get(json_object_get(root, "processes"), 0);
+	assert_string_equal(text_of(row, "comm"), ESCAPED);
+	assert_string_equal(text_of(row, "cgroup"), "/" ESCAPED);
+	assert_string_equal(text_of(json_object_get(row, "top_site"), "function"), ESCAPED);
+	assert_string_equal(text_of(json_object_get(row, "verdict"), "text"),
+			    "comes from " ESCAPED);
+	assert_true(json_is_null(json_object_get(row, "zoomed_after_seconds")));
+	json_decref(root);
+	free(text);
+	sweep_result_deinit(&result);
+}
+
+static void no_name_steers_the_terminal(void **state)
+{
+	struct sweep_result result;
+	char *text;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+
+	(void)state;
+	make(&result);
+	result.rows.items[0].zoomed = true;
+	assert_non_null(to);
+	assert_int_equal(sweep_table_write(&result, 10, to), 0);
+	sweep_table_write_rows(&result, to);
+	fclose(to);
+	assert_null(strchr(text, '\x1b'));
+	assert_null(strchr(text, '\xff'));
+	assert_non_null(strstr(text, "7 " ESCAPED ": comes from " ESCAPED "\n"));
+	free(text);
+	sweep_result_deinit(&result);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_are_escaped_once),
+		cmocka_unit_test(no_name_steers_the_terminal),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
