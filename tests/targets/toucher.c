@@ -178,13 +178,18 @@ static void read_zeros(size_t bytes)
 	}
 }
 
+/* Given back with its mapping, and without. */
 static void churn(size_t bytes)
 {
-	for (size_t done = 0; done < bytes; done += CHUNK) {
+	char *kept = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	for (size_t done = 0; done < bytes; done += 2 * CHUNK) {
 		char *at = map(CHUNK, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 
 		site_churn(at);
 		munmap(at, CHUNK);
+		site_churn(kept + done);
+		madvise(kept + done, CHUNK, MADV_DONTNEED);
 		pause_after_chunk();
 	}
 }
