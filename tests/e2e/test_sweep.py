@@ -158,6 +158,9 @@ class Recorded:
         self.heaps = {
             way: lib.Profile.read(row["profile"]) for way, row in self.rows.items() if row["profile"]
         }
+        self.growths = {
+            way: lib.Profile.read(row["growth_profile"]) for way, row in self.rows.items() if row["growth_profile"]
+        }
         self.innocents = [row for row in self.sweep.rows if row["pid"] in self.processes]
 
     def ask(self):
@@ -278,6 +281,26 @@ class OnAHost(SweepCase):
             self.assertEqual(os.path.basename(row["top_site"]["file"]), "plant.c", row)
             self.assertGreater(row["top_site"]["share"], 0.9, row)
             self.assertGreater(row["top_site"]["line"], 0, row)
+
+    def test_growth_is_named_by_where_it_is_touched(self):
+        for _, way, row in self.ways(GROWERS):
+            if way in IN_HEAP and not row["growth_site"]:
+                # Pages are touched in malloc itself, where a walk ends at the probe that waits for its return.
+                continue
+            self.assertTrue(row["growth_site"], row)
+            self.assertEqual(row["growth_site"]["function"], f"site_{way}", row)
+            self.assertEqual(os.path.basename(row["growth_site"]["file"]), "plant.c", row)
+            self.assertGreater(row["growth_site"]["share"], 0.7, row)
+
+    def test_sampled_growth_is_near_the_truth(self):
+        # On a busy machine few faults are sampled, two dozen of a plant's.
+        for one, way, row in self.ways(("heap", "mmap", "shmem", "stack")):
+            growth = one.growths[way]
+            self.assertEqual(growth.sample_types, [("growth_space", "bytes")])
+            total = sum(sample.values[0] for sample in growth.samples)
+            low, high = one.sweep.truth(one.plants[way], "grown")
+            self.assertGreater(total, low / 2.5, row)
+            self.assertLess(total, high * 2.5, row)
 
     def test_nobody_is_named_for_another(self):
         for one in self.recorded():

@@ -241,7 +241,7 @@ def say_cost(found):
 
 
 def main(run, seconds, rounds, quick):
-    """(the figures, whether all limits hold); prints as it goes."""
+    """(the figures, whether all limits hold, which with `quick` does not matter); prints as it goes."""
     run.milliseconds = 200 if quick else REDIS_MILLISECONDS
     with idle_processes(IDLE):
         cost = own_cost(run, seconds)
@@ -252,4 +252,4 @@ def main(run, seconds, rounds, quick):
             pairs[workload.name] = run_pairs(run, workload, rounds or ROUNDS)
             say_pairs(workload.name, pairs[workload.name])
     fine = cost["holds"] and all(found["verdict"] == "holds" for found in pairs.values())
-    return {"cost": cost, "pairs": pairs}, fine
+    return {"cost": cost, "pairs": pairs}, fine or quick
