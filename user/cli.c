@@ -50,7 +50,8 @@ static const struct argp_option options[] = {
 	{"top-processes", OPTION_TOP_PROCESSES, "N", 0,
 	 "With --all: trace at most N at one time (default: 10)", 0},
 	{"min-growth", OPTION_MIN_GROWTH, "SIZE", 0,
-	 "With --all: what grows by less is not traced (default: 1MiB or 1 %, whichever is less)",
+	 "With --all: what grows by less is not traced (default: 1MiB, or 1 % if that is 256KiB at "
+	 "least)",
 	 0},
 	{"comm", OPTION_COMM, "NAME", 0,
 	 "With --all: only processes of this name; may be repeated, as the next two", 0},
