@@ -90,6 +90,7 @@ class Program:
     """A program and its workload. The folder is its own; everything it starts ends with close()."""
 
     name = None
+    interpreter = None  # the function whose frames stand for those of an interpreted language
     needs = ()  # programs, as they are called on a command line
     period = 1
     least = 0.999  # the share of stacks that has to be complete
@@ -207,6 +208,7 @@ print("done", flush=True)
 
 class Python(Line):
     name = "python3"
+    interpreter = "_PyEval_EvalFrameDefault"
     needs = ("python3",)
 
     def start(self):

@@ -293,7 +293,11 @@ class Comparison:
             self.record()
         finally:
             self.program.close()
-        self.known = {addresses for addresses, _ in stacks_of(self.profile)}
+        # Functions of an interpreted language stand in for the interpreter's frames, which gdb shows.
+        code = {f[0].address for f in self.profile.locations.values() if f and (f[0].mapping or not self.program.interpreter)}
+        self.known = {
+            tuple(address for address in addresses if address in code) for addresses, _ in stacks_of(self.profile)
+        }
 
     def record(self):
         program, output = self.program, os.path.join(self.folder, "stops.json")
@@ -348,6 +352,7 @@ class Comparison:
         """[text] for each stack of gdb's that was not recorded."""
         found = []
         for stack in self.stacks:
+            stack["frames"] = [frame for frame in stack["frames"] if frame[1] != self.program.interpreter]
             addresses = tuple(address for address, _ in stack["frames"])
             if addresses not in self.known:
                 found.append(self.explain(stack, addresses))
