@@ -92,6 +92,8 @@ int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
 	row->zoomed = true;
 	row->live = (double)profile->total_values[PROFILE_INUSE_SPACE];
 	estimate_interval(&profile->total[PROFILE_INUSE_SPACE], &row->live_low, &row->live_high);
+	if (!profile->sites.count)
+		row->live_high = estimate_upper_of_nothing(profile->info.period);
 	if (seconds > 0)
 		row->alloc_per_second =
 			(double)profile->total_values[PROFILE_ALLOC_SPACE] / seconds;

@@ -270,6 +270,26 @@ static void test_terms_of_the_account_add_up_to_the_rss(void **state)
 	profile_free(profile);
 }
 
+static void test_no_sample_is_no_proof_of_nothing(void **state)
+{
+	struct profile *profile;
+	char *text;
+
+	(void)state;
+	assert_int_equal(profile_new(&profile), 0);
+	sample_info(profile, 512 * 1024);
+	assert_int_equal(profile_finish(profile), 0);
+	text = summary(profile, 1);
+	/* 1.96^2 samples' worth. */
+	assert_has(text, " = 213 MiB before + 0 B (0-1.92 MiB) live + ");
+	free(text);
+	profile->info.period = 1;
+	text = summary(profile, 1);
+	assert_has(text, " = 213 MiB before + 0 B live + ");
+	free(text);
+	profile_free(profile);
+}
+
 static void test_growth_is_told_with_its_evidence(void **state)
 {
 	struct profile *profile = sample_profile(1);
@@ -711,6 +731,7 @@ int main(void)
 		cmocka_unit_test(test_sites_beyond_the_top_are_counted),
 		cmocka_unit_test(test_images_without_debug_information_are_named_by_their_share),
 		cmocka_unit_test(test_terms_of_the_account_add_up_to_the_rss),
+		cmocka_unit_test(test_no_sample_is_no_proof_of_nothing),
 		cmocka_unit_test(test_growth_is_told_with_its_evidence),
 		cmocka_unit_test(test_losses_are_named),
 		cmocka_unit_test(test_nothing_recorded_is_said_and_explained),

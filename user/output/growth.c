@@ -62,6 +62,19 @@ static struct all_live all_live(const struct profile *profile)
 	return all;
 }
 
+static void write_live(const struct profile *profile, const struct all_live *all, FILE *to)
+{
+	char text[FIGURE_TEXT_MAX], most[UNITS_TEXT_MAX];
+
+	/* Without any sample there may be some all the same. */
+	if (!profile->sites.count && profile->info.period > 1)
+		snprintf(text, sizeof(text), "0 B (0-%s)",
+			 units_format_size(estimate_upper_of_nothing(profile->info.period), most));
+	else
+		figure_format(profile, all->values, all->sums, PROFILE_INUSE_SPACE, text);
+	fprintf(to, "%s live", text);
+}
+
 void growth_write_account(const struct profile *profile, FILE *to)
 {
 	const struct profile_memory *start = &profile->info.memory_start;
@@ -72,13 +85,12 @@ void growth_write_account(const struct profile *profile, FILE *to)
 	double shmem = change(start->shmem, end->shmem), swapped = change(start->swap, end->swap);
 	double before = (double)(start->anon + start->file + start->shmem);
 	double now = (double)(end->anon + end->file + end->shmem);
-	char text[FIGURE_TEXT_MAX];
 
 	write_size(now, to);
 	fputs(" = ", to);
 	write_size(before, to);
-	fprintf(to, " before + %s live",
-		figure_format(profile, all.values, all.sums, PROFILE_INUSE_SPACE, text));
+	fputs(" before + ", to);
+	write_live(profile, &all, to);
 	write_term(stacks, "stacks", to);
 	write_term(file, "files", to);
 	write_term(shmem, "shared", to);

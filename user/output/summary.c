@@ -523,8 +523,7 @@ static void write_nothing(const struct profile *profile, FILE *to)
 		      "were "
 		      "probably less than ",
 		      to);
-		/* No event of a Poisson process: the score interval ends at z^2 = 3.84 events. */
-		write_size(to, 3.84 * (double)info->period);
+		write_size(to, estimate_upper_of_nothing(info->period));
 		fputs(".\nSample more often (-s 4KiB; -s 1 records every call), or record for "
 		      "longer.\n",
 		      to);

@@ -87,3 +87,8 @@ double estimate_upper_of_none(const struct estimate *objects, const struct estim
 	estimate_interval(figure, &low, &high);
 	return fmin(missed * figure->value / objects->value, high);
 }
+
+double estimate_upper_of_nothing(uint64_t period)
+{
+	return period > 1 ? Z * Z * (double)period : 0;
+}

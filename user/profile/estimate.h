@@ -54,4 +54,10 @@ void estimate_interval(const struct estimate *e, double *low, double *high);
  */
 double estimate_upper_of_none(const struct estimate *objects, const struct estimate *figure);
 
+/*
+ * The same where nothing at all was hit: of how many bytes there may have been without a sample. No event of
+ * a Poisson process with one in `period` bytes: the score interval ends at 1.96^2 events. 0 at a period of 1.
+ */
+double estimate_upper_of_nothing(uint64_t period);
+
 #endif
