@@ -222,7 +222,7 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
-    machine = describe_machine(options.alloctrace)
+    machine = describe_machine(os.path.abspath(options.alloctrace))
     version = re.search(r"LLVM version \S+", compare.run(["llvm-symbolizer", "--version"]))[0]
     print(f"{machine['alloctrace']}, {version}, {machine['cpus']} CPUs, {machine['cpu']}")
     all_results, missing = {}, {}
