@@ -143,7 +143,11 @@ class Jit(Case):
     def test_in_a_pid_namespace_the_map_has_the_id_in_there(self):
         if not shutil.which("unshare"):
             self.skipTest("no unshare")
-        script = 'mount -t tmpfs none /tmp && exec "$0" "$@"'
+        # What is built may lie below /tmp itself, and goes along.
+        script = (
+            'exec 3<"$0" && mount -t tmpfs none /tmp && cp /proc/self/fd/3 /tmp/ledger_jit && '
+            'chmod 755 /tmp/ledger_jit && exec /tmp/ledger_jit "$@" 3<&-'
+        )
         program = os.path.join(os.path.dirname(self.start("no-map").command[0]), "ledger_jit")
         target = self.target(
             "unshare", "--pid", "--mount", "--fork", "--mount-proc", "sh", "-c", script,
