@@ -237,6 +237,7 @@ static int name_python(struct profile *profile, const struct process *process, u
 	struct profile_line line = {0};
 	int err;
 
+	profile->locations.items[index].interpreted = true;
 	if (process->python) {
 		python_name(process->python, frame, &function);
 		*address = python_address(process->python, frame);
@@ -348,6 +349,8 @@ static int flag_mappings(struct names *names, struct profile *profile,
 
 		/* There is no file to look into. */
 		flagged->has_functions = mapping && mapping_is_made_at_run_time(mapping);
+		flagged->is_interpreter = mapping && mapping->image && process->python &&
+					  mapping->image == python_image(process->python);
 		if (!used[i] || !mapping || !mapping->image)
 			continue;
 		symbolizer_source(names->symbolizer, mapping->image, &source);

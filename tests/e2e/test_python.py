@@ -115,6 +115,15 @@ class Python(Case):
                 profile = Profile.read(output)
                 self.assert_stacks(profile, books)
 
+    def test_summary_names_python_functions_not_those_of_the_interpreter(self):
+        for interpreter in self.interpreters():
+            with self.subTest(interpreter):
+                target = self.start(interpreter, 10)
+                _, books, result = self.record(target, "-s", "1", "-T", "1000", work=lambda: self.work(target))
+                for entry in books:
+                    name, file, line = entry["stack"][0]
+                    self.assertRegex(result.stdout, rf"(?m)^ {{8}}{re.escape(name)}  {re.escape(file)}:{line}$")
+
     def test_pprof_shows_functions_and_lines(self):
         for interpreter in self.interpreters():
             with self.subTest(interpreter):

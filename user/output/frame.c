@@ -45,7 +45,13 @@ static void describe(const struct profile *profile, const struct profile_locatio
 	const struct profile_mapping *mapping = NULL;
 	const struct profile_function *function = NULL;
 
-	*frame = (struct frame){.file = ""};
+	if (location->mapping >= 0)
+		mapping = &profile->mappings.items[location->mapping];
+	*frame = (struct frame){
+		.file = "",
+		.interpreted = location->interpreted,
+		.interpreter = mapping && mapping->is_interpreter,
+	};
 	if (index < location->line_count) {
 		function = &profile->functions.items[location->lines[index].function];
 		frame->line = location->lines[index].line;
@@ -57,8 +63,6 @@ static void describe(const struct profile *profile, const struct profile_locatio
 		frame->named = function->name[0] != '[';
 		return;
 	}
-	if (location->mapping >= 0)
-		mapping = &profile->mappings.items[location->mapping];
 	frame_stand_in(mapping ? mapping->file : "", frame->stand_in);
 	frame->offset = location->address;
 	if (mapping)
@@ -109,11 +113,32 @@ bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame)
 	return true;
 }
 
+/*
+ * From a frame of an interpreter outwards to the function that it runs: the frame and the cursor go there, or stay
+ * where there is none before code of others.
+ */
+static void find_interpreted(struct frame_cursor *cursor, struct frame *frame)
+{
+	struct frame_cursor ahead = *cursor;
+	struct frame next = *frame;
+
+	while (next.interpreter && !next.interpreted) {
+		if (!frame_next_outward(&ahead, &next))
+			return;
+	}
+	if (next.interpreted && next.named) {
+		*cursor = ahead;
+		*frame = next;
+	}
+}
+
 static bool find(struct frame_cursor *cursor, struct frame *frame, bool (*passes)(const char *name))
 {
 	while (frame_next_outward(cursor, frame)) {
-		if (frame->named && !passes(frame->name))
+		if (frame->named && !passes(frame->name)) {
+			find_interpreted(cursor, frame);
 			return true;
+		}
 	}
 	return false;
 }

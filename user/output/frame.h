@@ -19,6 +19,8 @@ struct frame {
 	uint32_t line;	  /* 0: unknown */
 	uint64_t offset;  /* of a frame with nothing but a stand-in, in its image's file; else 0 */
 	bool named;	  /* by a symbol, not only by where it is */
+	bool interpreted; /* run by an interpreter */
+	bool interpreter; /* a function of the interpreter itself */
 	char stand_in[FRAME_STAND_IN_MAX];
 };
 
@@ -38,8 +40,8 @@ bool frame_next_inward(struct frame_cursor *cursor, struct frame *frame);
 
 /*
  * The function that allocates: the innermost named frame from the cursor on outwards that is neither an
- * allocator's own nor hands on what its language asks of it. The cursor is left behind it. False: no
- * such frame has a name.
+ * allocator's own nor hands on what its language asks of it: of an interpreter, which allocates for what it
+ * runs, the function that it runs. The cursor is left behind it. False: no such frame has a name.
  */
 bool frame_find_allocating(struct frame_cursor *cursor, struct frame *frame);
 

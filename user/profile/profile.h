@@ -31,6 +31,7 @@ struct profile_mapping {
 	char *file;
 	char *build_id; /* lower-case hex, "" where unknown */
 	bool has_functions, has_filenames, has_line_numbers, has_inline_frames;
+	bool is_interpreter; /* of some that locations run in: Python's */
 };
 
 struct profile_function {
@@ -51,6 +52,7 @@ struct profile_location {
 	int mapping; /* index, -1: in no known mapping */
 	struct profile_line *lines;
 	size_t line_count; /* >= 1 after symbolization */
+	bool interpreted;  /* a function that an interpreter runs, as Python's */
 };
 
 /* A stack that allocates, or that maps memory. */

@@ -42,6 +42,7 @@ struct python {
 		const struct image **items; /* borrowed from the process */
 		size_t count, capacity;
 	} looked_at;
+	const struct image *image; /* borrowed; NULL: no interpreter */
 	struct python_target target;
 	struct code_layout layout;
 	uint64_t code_type; /* address of PyCode_Type */
@@ -305,6 +306,7 @@ static int look_at(const struct process *process, const struct image *image, str
 	if (err || !symbols.runtime || !symbols.version || !symbols.code_type ||
 	    !choose_layout(image, &symbols, python))
 		return err;
+	python->image = image;
 	python->target.runtime = symbols.runtime + bias;
 	python->code_type = symbols.code_type + bias;
 	return 0;
@@ -364,6 +366,11 @@ static const struct code *find_code(const struct python *python, uint64_t frame)
 	return frame & FRAME_PYTHON_KNOWN && number < python->codes.count
 		       ? &python->codes.items[number]
 		       : NULL;
+}
+
+const struct image *python_image(const struct python *python)
+{
+	return python->image;
 }
 
 uint64_t python_address(const struct python *python, uint64_t frame)

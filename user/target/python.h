@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct image;
 struct process;
 struct python;
 
@@ -41,6 +42,9 @@ struct python_function {
  */
 int python_look(const struct process *process, struct python **python);
 void python_free(struct python *python);
+
+/* The file with the interpreter: borrowed from the process; NULL: none was found. */
+const struct image *python_image(const struct python *python);
 
 /* For the kernel side. */
 const struct python_target *python_target(const struct python *python);
