@@ -155,7 +155,7 @@ run-tests: $(BIN) unit-tests targets tools bench-tools
 .PHONY: check-host
 check-host: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) targets
-	@ALLOCTRACE_SWEEP_SECONDS=120 ALLOCTRACE_SWEEP_RUNS=3 \
+	@ALLOCTRACE_SWEEP_SECONDS=120 ALLOCTRACE_SWEEP_RUNS=3 ALLOCTRACE_SWEEP_ALONE=1 \
 		/usr/bin/python3 tests/run.py --build $(BUILD) --alloctrace $(BIN) -k 'e2e/test_(sweep|plants|host): '
 
 # Other kernels, in virtual machines: minutes, and downloads.

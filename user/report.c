@@ -124,7 +124,8 @@ int report_prepare_many(const struct settings *settings)
 	if (is_one_file(settings))
 		return say_one_file();
 	err = output_check(path, &settings->owner);
-	return err ? say_output_error(path, err) : EXIT_OK;
+	/* The path is one of many: what was given says more. */
+	return err ? say_output_error(settings->output ? settings->output : path, err) : EXIT_OK;
 }
 
 int report_prepare(struct recording *recording)

@@ -247,6 +247,7 @@ class Outputs(Case):
         result = self.run_tracer("-d", "600s", *arguments, limit=20, **options)
         self.assertEqual(result.status, NOT_WRITABLE, result.text)
         self.assert_one_line(result)
+        return result
 
     def files(self):
         return sorted(name for name in os.listdir(self.folder) if not name.startswith("std"))
@@ -263,6 +264,8 @@ class Outputs(Case):
         ):
             with self.subTest(output):
                 self.assert_cannot_write("-p", target.pid, "-o", output)
+        result = self.assert_cannot_write("-a", "-o", self.path("no-such-folder") + "/")
+        self.assertIn("no-such-folder/: No such file or directory", result.stderr)
 
     def test_read_only_file_system_is_refused_before_the_recording(self):
         target = self.target("sleeper")

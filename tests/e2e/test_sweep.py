@@ -1,6 +1,7 @@
 """alloctrace -a on a host of more than 200 processes: who grows is found and named, and nobody else.
 
-ALLOCTRACE_SWEEP_SECONDS and ALLOCTRACE_SWEEP_RUNS: how long the host is swept, 60 s, and how often, once.
+ALLOCTRACE_SWEEP_SECONDS and ALLOCTRACE_SWEEP_RUNS: how long the host is swept, 60 s, and how often, once;
+ALLOCTRACE_SWEEP_ALONE: nothing else runs on the machine, so as many processes are traced as by default.
 """
 
 import calendar
@@ -23,7 +24,7 @@ RUNS = int(os.environ.get("ALLOCTRACE_SWEEP_RUNS", 1))
 CHILDREN = 10_000  # of a storm, in a sweep
 
 # Other processes of the machine may grow meanwhile by more than a plant.
-TOP = ("--top-processes", "40")
+TOP = () if os.environ.get("ALLOCTRACE_SWEEP_ALONE") else ("--top-processes", "40")
 
 GROWERS = ("heap", "slow", "mmap", "file", "shmem", "stack", "step")
 IN_HEAP = ("heap", "slow")
