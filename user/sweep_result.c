@@ -306,6 +306,39 @@ static int add_rows(const struct sweep *sweep, const struct host_process **found
 	return code;
 }
 
+static int by_count(const void *a, const void *b)
+{
+	const struct host_short_lived *x = *(const struct host_short_lived *const *)a;
+	const struct host_short_lived *y = *(const struct host_short_lived *const *)b;
+
+	return (x->count < y->count) - (x->count > y->count);
+}
+
+/* The names that most of those had who lived too briefly. An exit code. */
+static int add_brief(const struct host *host, struct sweep_result *result)
+{
+	const struct host_short_lived *found[HOST_SHORT_MAX];
+	size_t count = 0;
+
+	vec_for_each(item, &host->short_lived)
+		found[count++] = item;
+	qsort(found, count, sizeof(*found), by_count);
+	for (size_t i = 0; i < count && i < SWEEP_BRIEF_MAX; i++) {
+		struct sweep_brief brief = {
+			.comm = strdup(found[i]->comm),
+			.parent = strdup(found[i]->parent),
+			.count = found[i]->count,
+		};
+
+		if (!brief.comm || !brief.parent || vec_push(&result->brief, brief)) {
+			free(brief.comm);
+			free(brief.parent);
+			return EXIT_OTHER;
+		}
+	}
+	return EXIT_OK;
+}
+
 int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 {
 	const struct host *host = sweep->host;
@@ -326,7 +359,9 @@ int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 	found = find_rows(host, &count);
 	if (!found)
 		return EXIT_OTHER;
-	code = add_rows(sweep, found, &count, result);
+	code = add_brief(host, result);
+	if (code == EXIT_OK)
+		code = add_rows(sweep, found, &count, result);
 	for (size_t i = 0; i < count; i++) {
 		int row_code = complete_row(sweep, found[i], &result->rows.items[i]);
 

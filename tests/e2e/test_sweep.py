@@ -324,6 +324,14 @@ class OnAHost(SweepCase):
             counts = one.sweep.counts
             self.assertGreaterEqual(counts["short_lived"] + counts["ended"], low, counts)
 
+    def test_a_storm_is_named(self):
+        for one in self.recorded():
+            found = {(name["comm"], name["parent"]): name["count"] for name in one.sweep.result["short_lived"]}
+            low, high = one.sweep.truth(one.plants["storm"], "children")
+            # One in eight executes its program anew, as /proc/self/exe.
+            self.assertGreater(found[("plant-storm", "plant-storm")], 0.8 * low)
+            self.assertLessEqual(sum(count for (_, parent), count in found.items() if parent == "plant-storm"), high)
+
     def test_memory_is_bounded(self):
         for one in self.recorded():
             zoomed = {row["comm"] for row in one.sweep.rows if row["zoomed"]}

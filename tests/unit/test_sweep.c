@@ -32,8 +32,16 @@ static void make(struct sweep_result *result)
 		.site = {.function = copy(HOSTILE), .file = copy(HOSTILE), .share = 0.5},
 	};
 
-	*result = (struct sweep_result){.version = "1", .kernel = copy("6"), .processes = 1};
+	struct sweep_brief brief = {.comm = copy(HOSTILE), .parent = copy(HOSTILE), .count = 12};
+
+	*result = (struct sweep_result){
+		.version = "1",
+		.kernel = copy("6"),
+		.processes = 1,
+		.short_lived = 20,
+	};
 	assert_int_equal(vec_push(&result->rows, row), 0);
+	assert_int_equal(vec_push(&result->brief, brief), 0);
 }
 
 static const char *text_of(const json_t *object, const char *name)
@@ -44,7 +52,7 @@ static const char *text_of(const json_t *object, const char *name)
 static void names_are_escaped_once(void **state)
 {
 	struct sweep_result result;
-	json_t *root, *row;
+	json_t *root, *row, *brief;
 	char *text;
 	size_t size;
 	FILE *to = open_memstream(&text, &size);
@@ -62,6 +70,10 @@ static void names_are_escaped_once(void **state)
 	assert_string_equal(text_of(json_object_get(row, "verdict"), "text"),
 			    "comes from " ESCAPED);
 	assert_true(json_is_null(json_object_get(row, "zoomed_after_seconds")));
+	brief = json_array_get(json_object_get(root, "short_lived"), 0);
+	assert_string_equal(text_of(brief, "comm"), ESCAPED);
+	assert_string_equal(text_of(brief, "parent"), ESCAPED);
+	assert_int_equal(json_integer_value(json_object_get(brief, "count")), 12);
 	json_decref(root);
 	free(text);
 	sweep_result_deinit(&result);
@@ -84,6 +96,8 @@ static void no_name_steers_the_terminal(void **state)
 	assert_null(strchr(text, '\x1b'));
 	assert_null(strchr(text, '\xff'));
 	assert_non_null(strstr(text, "7 " ESCAPED ": comes from " ESCAPED "\n"));
+	assert_non_null(
+		strstr(text, "\nbriefly lived: 12 " ESCAPED " (of " ESCAPED ") and 8 more\n"));
 	free(text);
 	sweep_result_deinit(&result);
 }

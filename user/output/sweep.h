@@ -48,6 +48,16 @@ struct sweep_row {
 	char *reason; /* why there are no probes; NULL: nothing to say */
 };
 
+/* Processes of one name that lived too briefly to be looked at. Strings are owned, and hostile. */
+struct sweep_brief {
+	char *comm;
+	char *parent; /* the name of who started them; "": not known */
+	uint64_t count;
+};
+
+/* So many of these names are told, the most frequent ones. */
+#define SWEEP_BRIEF_MAX 10
+
 struct sweep_result {
 	const char *version; /* borrowed */
 	char *kernel;	     /* owned */
@@ -57,6 +67,10 @@ struct sweep_result {
 		struct sweep_row *items; /* owned; the largest growth first */
 		size_t count, capacity;
 	} rows;
+	struct {
+		struct sweep_brief *items; /* owned; the most frequent name first */
+		size_t count, capacity;
+	} brief;
 	/* Processes seen, that ended, that lived too briefly to be looked at, that could not be read. */
 	unsigned int processes, ended, short_lived, kernel_threads, not_read;
 };

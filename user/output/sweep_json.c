@@ -129,6 +129,23 @@ static json_t *processes(const struct sweep_result *result)
 	return array;
 }
 
+static json_t *short_lived(const struct sweep_result *result)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; array && i < result->brief.count; i++) {
+		const struct sweep_brief *from = &result->brief.items[i];
+		json_t *object = json_pack("{s:o, s:o, s:I}", "comm", text(from->comm), "parent",
+					   text(from->parent), "count", (json_int_t)from->count);
+
+		if (json_array_append_new(array, object)) {
+			json_decref(array);
+			return NULL;
+		}
+	}
+	return array;
+}
+
 int sweep_json_write(const struct sweep_result *result, FILE *to)
 {
 	time_t start = (time_t)(result->time_nanos / 1000000000);
@@ -139,12 +156,13 @@ int sweep_json_write(const struct sweep_result *result, FILE *to)
 
 	if (gmtime_r(&start, &tm))
 		strftime(when, sizeof(when), "%FT%TZ", &tm);
-	root = json_pack("{s:s, s:o, s:s, s:f, s:{s:i, s:i, s:i, s:i, s:i}, s:o}", "version",
+	root = json_pack("{s:s, s:o, s:s, s:f, s:{s:i, s:i, s:i, s:i, s:i}, s:o, s:o}", "version",
 			 result->version, "kernel", text(result->kernel), "start", when,
 			 "duration_seconds", (double)result->duration / 1e9, "counts", "processes",
 			 (int)result->processes, "ended", (int)result->ended, "short_lived",
 			 (int)result->short_lived, "kernel_threads", (int)result->kernel_threads,
-			 "not_read", (int)result->not_read, "processes", processes(result));
+			 "not_read", (int)result->not_read, "short_lived", short_lived(result),
+			 "processes", processes(result));
 	if (!root)
 		return -ENOMEM;
 	err = json_dumpf(root, to, JSON_INDENT(2));

@@ -40,6 +40,11 @@ void sweep_result_deinit(struct sweep_result *result)
 	vec_for_each(row, &result->rows)
 		sweep_row_deinit(row);
 	free(result->rows.items);
+	vec_for_each(brief, &result->brief) {
+		free(brief->comm);
+		free(brief->parent);
+	}
+	free(result->brief.items);
 	free(result->kernel);
 }
 
@@ -141,6 +146,29 @@ static void write_evidence(const struct sweep_row *row, FILE *to)
 	write_path("growth", row->growth_profile, to);
 }
 
+/* Who starts those that nobody can look at? Each adds nothing for long, but all of them may be the load. */
+static void write_brief(const struct sweep_result *result, FILE *to)
+{
+	uint64_t others = result->short_lived;
+
+	fputs("briefly lived: ", to);
+	vec_for_each(brief, &result->brief) {
+		fprintf(to, "%" PRIu64 " ", brief->count);
+		text_escape(to, brief->comm);
+		if (*brief->parent) {
+			fputs(" (of ", to);
+			text_escape(to, brief->parent);
+			fputc(')', to);
+		}
+		others -= brief->count < others ? brief->count : others;
+		if (brief + 1 < result->brief.items + result->brief.count)
+			fputs(", ", to);
+	}
+	if (others)
+		fprintf(to, " and %" PRIu64 " more", others);
+	fputc('\n', to);
+}
+
 static void write_heading(const struct sweep_result *result, FILE *to)
 {
 	time_t start = (time_t)(result->time_nanos / 1000000000);
@@ -157,7 +185,10 @@ static void write_heading(const struct sweep_result *result, FILE *to)
 		when, result->ended, result->short_lived);
 	if (result->not_read)
 		fprintf(to, ", %u could not be read", result->not_read);
-	fputs("\n\n", to);
+	fputc('\n', to);
+	if (result->brief.count)
+		write_brief(result, to);
+	fputc('\n', to);
 }
 
 static void write_rows(const struct sweep_result *result, size_t shown, FILE *to)
