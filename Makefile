@@ -44,7 +44,7 @@ BENCH_PACKAGES := g++ bpftrace heaptrack redis-tools sqlite3 libjemalloc2
 # information is in Debian's own archive.
 BENCH_SYMBOLS_PACKAGES := openjdk-17-dbg
 
-BPF_SOURCES  := bpf/alloctrace.bpf.c
+BPF_SKELETONS := $(patsubst bpf/%.bpf.c,$(BUILD)/%.skel.h,$(wildcard bpf/*.bpf.c))
 BPF_HEADERS  := $(wildcard bpf/*.h include/*.h vmlinux/$(ARCH)/*.h)
 USER_SOURCES := $(filter-out user/main.c,$(wildcard user/*.c user/*/*.c))
 USER_OBJECTS := $(USER_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/profile.pb-c.o
@@ -91,14 +91,16 @@ setup:
 
 # --- the kernel side -----------------------------------------------------------------------------
 
-$(BUILD)/alloctrace.bpf.o: $(BPF_SOURCES) $(BPF_HEADERS) | $(BUILD)/.prerequisites
+$(BUILD)/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) | $(BUILD)/.prerequisites
 	$(call say,BPF,$@)
 	$(Q)$(CLANG) -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werror \
 		-Wno-unused-parameter -Iinclude -Ivmlinux/$(ARCH) -c $< -o $@
 
-$(BUILD)/alloctrace.skel.h: $(BUILD)/alloctrace.bpf.o
+$(BUILD)/%.skel.h: $(BUILD)/%.bpf.o
 	$(call say,SKEL,$@)
-	$(Q)$(BPFTOOL) gen skeleton $< name alloctrace_bpf > $@.tmp && mv $@.tmp $@
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
+
+.SECONDARY: $(BPF_SKELETONS:.skel.h=.bpf.o)
 
 # --- the user side -------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ $(BUILD)/profile.pb-c.o: $(BUILD)/profile.pb-c.c
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 $(SAN_FLAGS) $(CFLAGS) -c $< -o $@
 
 # Generated headers have to be there before the first compilation finds out who includes them.
-$(filter $(BUILD)/user/tracer/%,$(USER_OBJECTS)): | $(BUILD)/alloctrace.skel.h
+$(filter $(BUILD)/user/tracer/%,$(USER_OBJECTS)): | $(BPF_SKELETONS)
 $(filter $(BUILD)/user/output/%,$(USER_OBJECTS)): | $(BUILD)/profile.pb-c.h
 
 $(BUILD)/user/%.o: user/%.c | $(BUILD)/.prerequisites

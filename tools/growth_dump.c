@@ -22,6 +22,7 @@
 #include "output/pprof.h"
 #include "page_growth.h"
 #include "target/faults.h"
+#include "tracer/fault_returns.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/vec.h"
@@ -33,6 +34,7 @@ struct watched {
 
 struct dump {
 	const char *folder;
+	struct fault_returns *returns; /* owned */
 	struct page_growth_host host;
 	struct {
 		struct watched *items;
@@ -43,10 +45,14 @@ struct dump {
 static int visit(const struct fault *fault, void *context)
 {
 	struct dump *dump = context;
+	struct fault known = *fault;
 
 	vec_for_each(watched, &dump->processes) {
-		if (watched->process->pid == fault->pid)
-			return page_growth_add(watched->growth, watched->process, fault);
+		if (watched->process->pid != fault->pid)
+			continue;
+		known.state.replaced =
+			fault_returns_find(dump->returns, fault->tid, fault->address, fault->time);
+		return page_growth_add(watched->growth, watched->process, &known);
 	}
 	return 0;
 }
@@ -186,6 +192,10 @@ int main(int argc, char **argv)
 		err = add_process(&dump, atoi(argv[i]));
 	if (!err)
 		err = faults_open(&faults);
+	if (!err)
+		err = fault_returns_open(&dump.returns);
+	for (size_t i = 0; !err && i < faults_events(faults); i++)
+		err = fault_returns_watch(dump.returns, faults_event(faults, i));
 	if (!err) {
 		printf("ready\n");
 		fflush(stdout);
@@ -207,5 +217,6 @@ int main(int argc, char **argv)
 	free(dump.processes.items);
 	stack_walker_free(dump.host.walker);
 	faults_free(faults);
+	fault_returns_free(dump.returns);
 	return 0;
 }

@@ -16,6 +16,7 @@ BTF = "/sys/kernel/btf/vmlinux"
 ROOTS = {
     "struct pt_regs": None,
     "enum bpf_map_type": None,
+    "struct bpf_perf_event_data": None,
     "typedef __u8": None, "typedef __u16": None, "typedef __u32": None, "typedef __u64": None,
     "typedef __s8": None, "typedef __s16": None, "typedef __s32": None, "typedef __s64": None,
     # What bpf_helper_defs.h mentions.

@@ -4,6 +4,7 @@
 #include "output/frame.h"
 #include "output/pprof.h"
 #include "target/faults.h"
+#include "tracer/fault_returns.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -28,8 +29,9 @@ struct recent {
 };
 
 struct sweep_pages {
-	struct host *host;     /* borrowed */
-	struct faults *faults; /* owned */
+	struct host *host;	       /* borrowed */
+	struct faults *faults;	       /* owned */
+	struct fault_returns *returns; /* owned; NULL: not to be had here */
 	struct page_growth_host shared;
 	struct {
 		struct faulting *items; /* owned */
@@ -38,6 +40,18 @@ struct sweep_pages {
 	struct recent recent[RECENT_MAX];
 	size_t recent_count;
 };
+
+/* Where the kernel does not let them be known, stacks end where a return probe is pending. */
+static int open_returns(struct sweep_pages *pages)
+{
+	int err = fault_returns_open(&pages->returns);
+
+	for (size_t i = 0; i < faults_events(pages->faults) && !err; i++)
+		err = fault_returns_watch(pages->returns, faults_event(pages->faults, i));
+	if (err)
+		log_verbose("page faults within probed calls have no callers: %s", strerror(-err));
+	return err == -ENOMEM ? err : 0;
+}
 
 int sweep_pages_new(struct host *host, struct sweep_pages **out)
 {
@@ -50,6 +64,8 @@ int sweep_pages_new(struct host *host, struct sweep_pages **out)
 	err = stack_walker_new(&pages->shared.walker);
 	if (!err)
 		err = faults_open(&pages->faults);
+	if (!err)
+		err = open_returns(pages);
 	if (err) {
 		sweep_pages_free(pages);
 		return err;
@@ -75,6 +91,7 @@ void sweep_pages_free(struct sweep_pages *pages)
 		let_go(faulting);
 	free(pages->processes.items);
 	faults_free(pages->faults);
+	fault_returns_free(pages->returns);
 	stack_walker_free(pages->shared.walker);
 	free(pages);
 }
@@ -191,11 +208,15 @@ static int visit(const struct fault *fault, void *context)
 {
 	struct sweep_pages *pages = context;
 	struct faulting *faulting;
+	struct fault known = *fault;
 	int err = find_or_begin(pages, fault->pid, &faulting);
 
 	if (err || !faulting || !faulting->growth)
 		return err;
-	return page_growth_add(faulting->growth, faulting->process, fault);
+	if (pages->returns)
+		known.state.replaced =
+			fault_returns_find(pages->returns, fault->tid, fault->address, fault->time);
+	return page_growth_add(faulting->growth, faulting->process, &known);
 }
 
 int sweep_pages_read(struct sweep_pages *pages)

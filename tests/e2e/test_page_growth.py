@@ -41,7 +41,7 @@ class Growths:
         return sum(part[0] for part in found), error, [part[5] for part in found]
 
 
-class PageGrowth(Case):
+class Touching(Case):
     program = "toucher"
     heap = "heap"  # what kind of memory malloc() hands out
     inner = ("malloc",)  # a name within malloc(); and within memset()
@@ -55,6 +55,9 @@ class PageGrowth(Case):
             while file.read(PAGE):
                 pass
 
+    def prepare(self, target):
+        """Before its faults are sampled."""
+
     def touch(self, way, size, *options):
         path = self.path("touched.file")
         with open(path, "wb") as file:
@@ -62,6 +65,7 @@ class PageGrowth(Case):
             if way == "file_read":
                 self.load_by_pages(path)
         target = self.target(self.program, path)
+        self.prepare(target)
         dump = Process([DUMP, *options, str(target.pid)], self.folder)
         self.addCleanup(dump.kill)
         dump.wait_until(lambda: "ready" in dump.stdout, "its start")
@@ -92,8 +96,13 @@ class PageGrowth(Case):
             places = [names.index(caller) for caller in callers]
             self.assertEqual(places, sorted(places), names)
 
-    def test_heap(self):
+    def check_heap(self):
         self.assert_complete(self.assert_grown("heap", "site_heap", self.heap), *self.inner, "site_heap", "main")
+
+
+class PageGrowth(Touching):
+    def test_heap(self):
+        self.check_heap()
 
     def test_what_a_library_touches_without_a_frame(self):
         stacks = self.assert_grown("mapped", "site_mapped", "anonymous")
@@ -146,6 +155,29 @@ class PageGrowth(Case):
         grown, _, stacks = growths.by("site_mapped", "anonymous")
         self.assertLess(grown, size + 4 * MIB, self.text)
         self.assert_complete(stacks, "site_mapped", "main")
+
+
+class PageGrowthWithReturnProbes(Touching):
+    """Pages of a heap are touched in malloc, whose return address is the trampoline of a return probe."""
+
+    def prepare(self, target):
+        # The kernel awaits the return of every call where another process has a probe of the same function, too.
+        others = [self.target(self.program, self.path("touched.file")) for _ in range(2)]
+        pids = ",".join(str(process.pid) for process in (target, *others))
+        tracer = self.tracer("-v", "-p", pids, "-d", "600s", "-o", self.path("%p.pb.gz"))
+        tracer.wait_recording()
+
+    def test_heap(self):
+        self.check_heap()
+        self.assertNotIn("return address replaced by a return probe", self.growths.ends, self.text)
+
+    def test_heap_of_a_static_program(self):
+        self.program = "toucher_static"
+        self.check_heap()
+
+    def test_heap_with_musl(self):
+        self.program, self.heap, self.inner, self.complete = "toucher_musl", "anonymous", (), False
+        self.check_heap()
 
 
 class PageGrowthOfStaticProgram(PageGrowth):

@@ -61,6 +61,9 @@ static void read_state(const ucontext_t *context, struct stack_state *state)
 #endif
 }
 
+/* What is done to the copy of the stack, and said of it, before the walk. NULL: nothing. */
+static void (*change)(struct stack_state *state);
+
 /* Both look from here. */
 __attribute__((noinline)) static void look(size_t size)
 {
@@ -70,8 +73,10 @@ __attribute__((noinline)) static void look(size_t size)
 	assert_int_equal(getcontext(&context), 0);
 	read_state(&context, &state);
 	copy_stack(&state, size);
-	assert_int_equal(stack_walk(walker, process, &state, &walked), 0);
 	expected_count = backtrace(expected, sizeof(expected) / sizeof(*expected));
+	if (change)
+		change(&state);
+	assert_int_equal(stack_walk(walker, process, &state, &walked), 0);
 }
 
 /*
@@ -82,7 +87,7 @@ static size_t assert_same_callers(bool handler)
 {
 	size_t own = 1, i = 1;
 
-	assert_in_range(walked.count, 3, STACK_WALK_FRAMES);
+	assert_in_range(walked.count, 2, STACK_WALK_FRAMES);
 	while (own < 4 && (uint64_t)expected[own] - 1 != walked.addresses[1])
 		own++;
 	for (; i < walked.count && own - 1 + i < (size_t)expected_count; i++) {
@@ -154,6 +159,96 @@ static void a_walk_ends_where_the_copy_of_the_stack_does(void **state)
 	assert_same_callers(false);
 }
 
+/* --- return probes --- */
+
+/* Code of nobody: where the kernel's own is not mapped, the pairs alone tell. */
+#define TRAMPOLINE UINT64_C(0x7ffdffff0000)
+
+static struct replaced_returns replaced;
+
+/* As the kernel does it, to calls of recurse() by itself: to what looks like one of old, too. */
+static void replace_returns(struct stack_state *state)
+{
+	uint64_t trampoline = TRAMPOLINE;
+
+	replaced = (struct replaced_returns){.trampoline = TRAMPOLINE};
+	state->replaced = &replaced;
+	for (size_t at = 0; at < state->stack_size && replaced.count < REPLACED_RETURNS_MAX;
+	     at += 8) {
+		uint64_t word;
+
+		memcpy(&word, copy + at, sizeof(word));
+		if (word != (uint64_t)expected[3])
+			continue;
+		memcpy(copy + at, &trampoline, sizeof(trampoline));
+		replaced.items[replaced.count++] = (struct replaced_return){
+			.stack = state->sp + at,
+			.original = word,
+		};
+	}
+	assert_in_range(replaced.count, 5, REPLACED_RETURNS_MAX);
+}
+
+static void what_return_probes_have_replaced_is_looked_up(void **state)
+{
+	(void)state;
+#if defined(__x86_64__)
+	change = replace_returns;
+	recurse(8, STACK_COPY);
+	change = NULL;
+	assert_int_equal(walked.end, STACK_WALK_COMPLETE);
+	assert_int_equal(walked.unsure, 0);
+	assert_int_equal(assert_same_callers(false), 0);
+#else
+	skip();
+#endif
+}
+
+/* The same, but the pairs are of other places. */
+static void replace_elsewhere(struct stack_state *state)
+{
+	replace_returns(state);
+	for (size_t i = 0; i < replaced.count; i++)
+		replaced.items[i].stack += i % 2 ? 8 : -UINT64_C(8);
+}
+
+static void replace_by_trampolines(struct stack_state *state)
+{
+	replace_returns(state);
+	for (size_t i = 0; i < replaced.count; i++)
+		replaced.items[i].original = TRAMPOLINE;
+}
+
+static void replace_nothing_known(struct stack_state *state)
+{
+	replace_returns(state);
+	state->replaced = NULL;
+}
+
+static void a_walk_ends_where_the_return_address_is_not_known(void **state)
+{
+	void (*const changes[])(struct stack_state *) = {replace_elsewhere, replace_by_trampolines,
+							 replace_nothing_known};
+
+	(void)state;
+#if defined(__x86_64__)
+	for (size_t i = 0; i < sizeof(changes) / sizeof(*changes); i++) {
+		change = changes[i];
+		recurse(8, STACK_COPY);
+		change = NULL;
+		/* look(), and recurse() that has called it. */
+		assert_int_equal(walked.end, STACK_WALK_NO_MAPPING);
+		assert_int_equal(walked.count, 2);
+		assert_same_callers(false);
+	}
+#else
+	(void)changes;
+	skip();
+#endif
+}
+
+/* --- what no program has --- */
+
 static void code_of_nobody_ends_a_walk(void **state)
 {
 	struct stack_state nowhere = {.pc = 0x1234567, .sp = 0x7000000, .fp = 1};
@@ -180,11 +275,23 @@ static void make_up_stack(struct stack_state *state)
 	state->stack_size = (size_t)random() % sizeof(copy);
 	state->stack = copy;
 	for (size_t at = 0; at + 8 <= sizeof(copy); at += 8) {
-		uint64_t word = random() % 3 == 0   ? random_code()
+		uint64_t word = random() % 8 == 0   ? TRAMPOLINE
+				: random() % 3 == 0 ? random_code()
 				: random() % 2 == 0 ? state->sp + (uint64_t)random() % sizeof(copy)
 						    : (uint64_t)random() * (uint64_t)random();
 
 		memcpy(copy + at, &word, sizeof(word));
+	}
+}
+
+/* Pairs of one place, of many, of places next to each other, that lead to themselves or anywhere. */
+static void make_up_returns(const struct stack_state *state)
+{
+	replaced.trampoline = TRAMPOLINE;
+	replaced.count = (size_t)random() % (REPLACED_RETURNS_MAX + 1);
+	for (size_t i = 0; i < replaced.count; i++) {
+		replaced.items[i].stack = state->sp + 8 * ((uint64_t)random() % 256);
+		replaced.items[i].original = random() % 4 ? random_code() : TRAMPOLINE;
 	}
 }
 
@@ -198,6 +305,8 @@ static void no_stack_is_walked_for_ever(void **state)
 	for (int i = 0; i < RANDOM_WALKS; i++) {
 		if (i % 100 == 0)
 			make_up_stack(&made_up);
+		make_up_returns(&made_up);
+		made_up.replaced = i % 2 ? &replaced : NULL;
 		made_up.pc = random_code();
 		made_up.fp = made_up.sp + 8 * ((uint64_t)random() % 8192);
 		made_up.lr = random_code();
@@ -260,6 +369,8 @@ int main(void)
 		cmocka_unit_test(a_signal_handler_was_called_by_what_it_interrupted),
 		cmocka_unit_test(a_walk_has_a_limit_of_frames),
 		cmocka_unit_test(a_walk_ends_where_the_copy_of_the_stack_does),
+		cmocka_unit_test(what_return_probes_have_replaced_is_looked_up),
+		cmocka_unit_test(a_walk_ends_where_the_return_address_is_not_known),
 		cmocka_unit_test(code_of_nobody_ends_a_walk),
 		cmocka_unit_test(no_stack_is_walked_for_ever),
 		cmocka_unit_test(return_addresses_are_told_by_the_call_before_them),

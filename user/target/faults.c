@@ -160,6 +160,16 @@ int faults_fd(const struct faults *faults)
 	return faults->epoll;
 }
 
+size_t faults_events(const struct faults *faults)
+{
+	return perf_rings_count(faults->rings);
+}
+
+int faults_event(const struct faults *faults, size_t number)
+{
+	return perf_rings_event(faults->rings, number);
+}
+
 void faults_stats(const struct faults *faults, struct faults_stats *out)
 {
 	*out = faults->stats;

@@ -53,6 +53,10 @@ void faults_free(struct faults *faults);
 /* Readable when it is time to read. */
 int faults_fd(const struct faults *faults);
 
+/* The perf event of one CPU: a program may be attached to it. */
+size_t faults_events(const struct faults *faults);
+int faults_event(const struct faults *faults, size_t number);
+
 /*
  * Visits what has been sampled since the last call; by CPU, not in order of time. Non-zero of visit
  * ends it, what is left in that ring is gone then, and it is returned. Else 0.

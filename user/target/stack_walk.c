@@ -17,11 +17,14 @@
 #define SIGFRAME_PC UNWIND_SIGFRAME_AARCH64_PC
 /* Pointer authentication lies above the bits of an address of user space. */
 #define PC_MASK ((1ull << 48) - 1)
+/* From the stack pointer at a function's entry to its CFA. */
+#define ENTRY_SLOT 0
 #else
 #define SIGFRAME_SP UNWIND_SIGFRAME_X86_64_SP
 #define SIGFRAME_FP UNWIND_SIGFRAME_X86_64_FP
 #define SIGFRAME_PC UNWIND_SIGFRAME_X86_64_PC
 #define PC_MASK	    (~0ull)
+#define ENTRY_SLOT  8
 #endif
 
 /* Words of a stack that are looked through for a return address. */
@@ -211,6 +214,32 @@ static bool read_word(const struct walk *walk, uint64_t address, uint64_t *word)
 	return true;
 }
 
+/*
+ * The return address of a frame whose caller's stack begins at cfa: pc, or what a return probe has
+ * replaced there.
+ */
+static uint64_t return_address(const struct walk *walk, uint64_t pc, uint64_t cfa)
+{
+	const struct replaced_returns *replaced = walk->start->replaced;
+
+	if (!replaced || pc != replaced->trampoline)
+		return pc;
+	for (size_t i = 0; i < replaced->count; i++) {
+		if (replaced->items[i].stack + ENTRY_SLOT == cfa)
+			return replaced->items[i].original;
+	}
+	return pc;
+}
+
+/* The same, of a return address at `slot` with the caller's stack behind it. */
+static bool read_return_address(const struct walk *walk, uint64_t slot, uint64_t *pc)
+{
+	if (!read_word(walk, slot, pc))
+		return false;
+	*pc = return_address(walk, *pc, slot + 8);
+	return true;
+}
+
 /* To the caller whose return address is at `slot`, which has no rule to tell of more. */
 static enum stack_walk_end leave(struct walk *walk, uint64_t pc, uint64_t slot)
 {
@@ -232,7 +261,7 @@ static enum stack_walk_end step_by_pointer(struct walk *walk)
 		return STACK_WALK_COMPLETE;
 	if (walk->fp < walk->sp || walk->fp & 7)
 		return STACK_WALK_NO_RULE;
-	if (!read_word(walk, walk->fp, &fp) || !read_word(walk, slot, &pc))
+	if (!read_word(walk, walk->fp, &fp) || !read_return_address(walk, slot, &pc))
 		return STACK_WALK_COPY_ENDS;
 	walk->fp = fp;
 	return leave(walk, pc, slot);
@@ -244,7 +273,7 @@ static bool has_frame_pointer(const struct walk *walk)
 	uint64_t fp, pc;
 
 	return walk->fp_known && walk->fp >= walk->sp && !(walk->fp & 7) &&
-	       read_word(walk, walk->fp, &fp) && read_word(walk, walk->fp + 8, &pc) &&
+	       read_word(walk, walk->fp, &fp) && read_return_address(walk, walk->fp + 8, &pc) &&
 	       (fp == 0 || fp > walk->fp) &&
 	       return_address_check(walk->process, pc, walk->pc) != RETURN_ADDRESS_NONE;
 }
@@ -259,7 +288,7 @@ static bool step_by_scan(struct walk *walk, int words, enum return_address least
 
 	if (walk->sp & 7)
 		return false;
-	for (int i = 0; i < words && read_word(walk, slot, &pc); i++, slot += 8) {
+	for (int i = 0; i < words && read_return_address(walk, slot, &pc); i++, slot += 8) {
 		if (return_address_check(walk->process, pc, walk->pc) >= least) {
 			leave(walk, pc, slot);
 			return true;
@@ -276,7 +305,7 @@ static bool step_by_scan(struct walk *walk, int words, enum return_address least
 static enum stack_walk_end step_without_rule(struct walk *walk, bool bare)
 {
 	if (walk->has_lr) {
-		leave(walk, walk->lr, walk->sp - 8);
+		leave(walk, return_address(walk, walk->lr, walk->sp), walk->sp - 8);
 		return WALK_CONTINUES;
 	}
 	if (walk->exact && step_by_scan(walk, 1, RETURN_ADDRESS_MATCHES))
@@ -337,7 +366,7 @@ static enum stack_walk_end step_by_rule(struct walk *walk, const struct unwind_r
 	}
 	if (kind != UNWIND_PLT && !restore_fp(walk, rule, deref ? base : cfa))
 		return STACK_WALK_COPY_ENDS;
-	walk->pc &= PC_MASK;
+	walk->pc = return_address(walk, walk->pc & PC_MASK, cfa) & PC_MASK;
 	walk->sp = cfa;
 	walk->exact = unwind_rule_exact_pc(rule);
 	walk->has_lr = walk->unsure = false;

@@ -11,6 +11,7 @@
 #ifndef ALLOCTRACE_STACK_WALK_H
 #define ALLOCTRACE_STACK_WALK_H
 
+#include "replaced_returns.h"
 #include "target/process.h"
 
 #include <stdbool.h>
@@ -29,6 +30,8 @@ struct stack_state {
 	uint64_t lr;	      /* aarch64: the link register */
 	const uint8_t *stack; /* borrowed; from sp on */
 	size_t stack_size;
+	/* Borrowed; NULL: not known, or none. What they are the process has made, as its stack. */
+	const struct replaced_returns *replaced;
 };
 
 /* How a walk ends. */
