@@ -226,27 +226,17 @@ int sweep_pages_read(struct sweep_pages *pages)
 
 /* --- the profile --- */
 
-/*
- * The innermost frame that touches memory on its own account. Where none is known (the walk ended within an
- * allocator, or before the first name), the innermost that has no name.
- */
 static int fill_site(const struct profile *profile, struct sweep_site *site)
 {
-	const struct profile_growth *first = profile->growths.items;
-	struct frame_cursor cursor = {.profile = profile}, start;
 	struct frame frame;
+	int64_t bytes;
 
-	if (!profile->growths.count || profile->growth_value <= 0)
-		return 0;
-	cursor.site = &profile->sites.items[first->site];
-	start = cursor;
-	if (!frame_find_touching(&cursor, &frame) &&
-	    (!frame_next_outward(&start, &frame) || frame.named))
+	if (!frame_find_growth(profile, &frame, &bytes))
 		return 0;
 	site->function = strdup(frame.name);
 	site->file = strdup(frame.file);
 	site->line = frame.line;
-	site->share = (double)first->value / (double)profile->growth_value;
+	site->share = (double)bytes / (double)profile->growth_value;
 	return site->function && site->file ? 0 : -ENOMEM;
 }
 

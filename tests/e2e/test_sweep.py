@@ -285,9 +285,6 @@ class OnAHost(SweepCase):
 
     def test_growth_is_named_by_where_it_is_touched(self):
         for _, way, row in self.ways(GROWERS):
-            if way in IN_HEAP and not row["growth_site"]:
-                # Pages are touched in malloc itself, where a walk ends at the probe that waits for its return.
-                continue
             self.assertTrue(row["growth_site"], row)
             self.assertEqual(row["growth_site"]["function"], f"site_{way}", row)
             self.assertEqual(os.path.basename(row["growth_site"]["file"]), "plant.c", row)

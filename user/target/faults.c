@@ -99,7 +99,7 @@ static int open_all(struct faults *faults)
 		.size = sizeof(attr),
 		.config = PERF_COUNT_SW_PAGE_FAULTS,
 		.sample_period = periods[0],
-		/* With PERF_SAMPLE_PERIOD the kernel would sample every fault. */
+		/* With PERF_SAMPLE_PERIOD the kernel would sample every fault, for 1 each. */
 		.sample_type = SAMPLE_TYPE,
 		.sample_regs_user = USER_REGISTERS,
 		.sample_stack_user = FAULTS_STACK,

@@ -14,7 +14,7 @@
  * The program runs just before its sample is written, but a virtual CPU can stand still between the
  * two. An event without a sample (its ring was full) is not to be taken for that of a later fault.
  */
-#define APART_NS 20000000LL
+#define APART_NS 100000000LL
 /* Samples are read ten times a second at least; what is older has none. */
 #define KEPT_NS	 1000000000LL
 #define KEPT_MAX 4096

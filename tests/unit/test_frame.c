@@ -1,0 +1,84 @@
+/* Which of a profile's frames stand for its growth. */
+#include "output/frame.h"
+#include "sample_profile.h"
+
+#include <stdlib.h>
+
+enum { TOUCHES, MALLOC, OTHER, NAMELESS };
+
+/* MALLOC's name is an allocator's own, NAMELESS has none. Stack n of the growth is stacks[n] with bytes[n]. */
+static struct profile *make(const int *stacks, const double *bytes, size_t count)
+{
+	static const int at[] = {AT_SESSION_NEW, AT_LIBC, AT_CACHE_PUT, AT_JIT};
+	struct profile *profile;
+
+	assert_int_equal(profile_new(&profile), 0);
+	assert_int_equal(profile_add_mapping(profile, EXE_START, EXE_START + 0x10000, 0x1000,
+					     SAMPLE_EXE, "00", NULL),
+			 0);
+	for (size_t i = 0; i < count; i++) {
+		uint32_t site = sample_site(profile, false, 1, &at[stacks[i]]);
+		struct estimate space = {0};
+
+		estimate_add_event(&space, 1, bytes[i]);
+		assert_int_equal(profile_add_growth(profile, site, PROFILE_HEAP, 1, &space), 0);
+	}
+	sample_line(profile, AT_SESSION_NEW, "session_new", "session_new", "session.c", 10);
+	sample_line(profile, AT_LIBC, "malloc", "malloc", "", 10);
+	sample_line(profile, AT_CACHE_PUT, "cache_put", "cache_put", "cache.c", 20);
+	profile_finish_growth(profile);
+	return profile;
+}
+
+/* NULL: nothing is found. */
+static void assert_found(const int *stacks, const double *bytes, size_t count, const char *name,
+			 int64_t wanted)
+{
+	struct profile *profile = make(stacks, bytes, count);
+	struct frame frame;
+	int64_t found;
+
+	if (!name) {
+		assert_false(frame_find_growth(profile, &frame, &found));
+	} else {
+		assert_true(frame_find_growth(profile, &frame, &found));
+		assert_string_equal(frame.name, name);
+		assert_int_equal(found, wanted);
+	}
+	profile_free(profile);
+}
+
+static void the_largest_stack_stands_for_the_growth(void **state)
+{
+	(void)state;
+	assert_found((int[]){OTHER, TOUCHES}, (double[]){40, 60}, 2, "session_new", 60);
+	assert_found((int[]){TOUCHES, NAMELESS}, (double[]){40, 60}, 2, "[unknown]", 60);
+}
+
+static void a_stack_within_an_allocator_leaves_it_to_the_next(void **state)
+{
+	(void)state;
+	assert_found((int[]){MALLOC, OTHER, TOUCHES}, (double[]){60, 15, 25}, 3, "session_new", 25);
+	/* What has no name does not come before what has one. */
+	assert_found((int[]){MALLOC, NAMELESS, TOUCHES}, (double[]){60, 28, 12}, 3, "session_new",
+		     12);
+}
+
+static void a_small_part_does_not_stand_for_all(void **state)
+{
+	(void)state;
+	assert_found((int[]){MALLOC, TOUCHES}, (double[]){920, 80}, 2, NULL, 0);
+	assert_found((int[]){MALLOC}, (double[]){100}, 1, NULL, 0);
+	assert_found(NULL, NULL, 0, NULL, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_largest_stack_stands_for_the_growth),
+		cmocka_unit_test(a_stack_within_an_allocator_leaves_it_to_the_next),
+		cmocka_unit_test(a_small_part_does_not_stand_for_all),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
