@@ -1,6 +1,6 @@
 /*
  * Page faults of all processes of a host, sampled by the kernel's software event, each with the
- * thread's registers and the top of its stack. No BPF program, no probe: who does not fault pays
+ * thread's registers and the top of its stack. No probe: who does not fault pays
  * nothing, and who does pays for a sample in some dozen to thousands of faults.
  *
  * What limits the cost: a ring holds two or three dozen samples, and is emptied when faults_fd() says
@@ -8,6 +8,10 @@
  * period becomes longer, and shorter again afterwards. What finds no room is not lost to the sums:
  * the kernel counts all faults of a CPU, and the samples that are read together stand for all that
  * it has counted meanwhile.
+ *
+ * What that does not tell: a change of the period begins a new count to it, so of the faults up to the
+ * next sample none had a chance. A CPU that has few of them after a storm is seen too little until its
+ * period is short again.
  */
 #ifndef ALLOCTRACE_FAULTS_H
 #define ALLOCTRACE_FAULTS_H
