@@ -26,7 +26,7 @@
 #define SAMPLES_MAX	60
 #define SAMPLES_CPU_MAX 20
 #define SHORTEST_NS	10000000LL
-/* After so long with so few faults that a shorter period would do, it is taken. */
+/* The period becomes shorter when all readings for so long would have done with it. */
 #define QUIET_NS 500000000LL
 
 /* perf_event_open(2): the parts of a sample follow each other in the order of these bits. */
@@ -51,12 +51,16 @@ static const uint64_t periods[] = {FAULTS_PERIOD, 37,	79,   163,   331,   673,
 
 /* One CPU. */
 struct counter {
-	uint64_t count;	 /* of faults that samples stand for already */
-	uint64_t last;	 /* count of faults, when it was read last */
-	int64_t read;	 /* when that was */
-	int64_t busy;	 /* when there were last so many faults that the period was right */
-	size_t period;	 /* index */
-	int64_t changed; /* when the period was changed; 0: a sample has come since */
+	uint64_t count; /* of faults that samples stand for already */
+	uint64_t last;	/* count of faults, when it was read last */
+	int64_t read;	/* when that was */
+	size_t period;	/* index */
+	/* When the period was changed, and the count of faults then. 0: a sample has come since. */
+	int64_t changed;
+	uint64_t split;
+	/* The longest period that a reading has asked for since then. */
+	int64_t since;
+	size_t wanted;
 };
 
 struct faults {
@@ -120,7 +124,7 @@ static int open_all(struct faults *faults)
 	if (!faults->counters)
 		return -ENOMEM;
 	for (size_t i = 0; i < perf_rings_count(faults->rings); i++)
-		faults->counters[i].read = faults->counters[i].busy = clock_now(CLOCK_MONOTONIC);
+		faults->counters[i].read = faults->counters[i].since = clock_now(CLOCK_MONOTONIC);
 	faults->stats.longest = periods[0];
 	return 0;
 }
@@ -220,13 +224,83 @@ static bool read_sample(struct reader record, struct fault *fault)
 
 /* --- one CPU --- */
 
-/* What was sampled on a CPU since the last time. */
+/* The kernel's count of a CPU's faults, those of the samples that are in the ring among them. */
+static int count_faults(const struct faults *faults, size_t ring, uint64_t *count)
+{
+	ssize_t n = read(perf_rings_event(faults->rings, ring), count, sizeof(*count));
+
+	return n == sizeof(*count) ? 0 : n < 0 ? -errno : -EIO;
+}
+
+static void set_period(struct faults *faults, size_t ring, size_t period)
+{
+	struct counter *counter = &faults->counters[ring];
+	int64_t now = clock_now(CLOCK_MONOTONIC);
+	uint64_t count;
+
+	if (count_faults(faults, ring, &count) ||
+	    ioctl(perf_rings_event(faults->rings, ring), PERF_EVENT_IOC_PERIOD, &periods[period]))
+		return;
+	counter->period = period;
+	counter->changed = now;
+	counter->split = count;
+	if (periods[period] > faults->stats.longest)
+		faults->stats.longest = periods[period];
+}
+
+/* By how many faults there have been since the last reading: the index of the period. */
+static size_t wanted_period(const struct faults *faults, const struct counter *counter,
+			    uint64_t count, int64_t now)
+{
+	double share = (double)SAMPLES_MAX / (double)perf_rings_count(faults->rings), rate;
+	int64_t time = now - counter->read;
+	size_t wanted = 0;
+
+	share = share < 1 ? 1 : share > SAMPLES_CPU_MAX ? SAMPLES_CPU_MAX : share;
+	rate = (double)(count - counter->last) * (double)READ_NS /
+	       (double)(time > SHORTEST_NS ? time : SHORTEST_NS);
+	while (wanted + 1 < PERIOD_COUNT && rate / (double)periods[wanted] > share)
+		wanted++;
+	return wanted;
+}
+
+/*
+ * Keeps a CPU to its share of samples: at once where that takes a longer period; later, but then all the
+ * way, where a shorter one would do: a storm is to cost the others no more samples than it has to.
+ */
+static void adapt_period(struct faults *faults, size_t ring, uint64_t count)
+{
+	struct counter *counter = &faults->counters[ring];
+	int64_t now = clock_now(CLOCK_MONOTONIC);
+	size_t wanted = wanted_period(faults, counter, count, now);
+
+	counter->read = now;
+	counter->last = count;
+	if (wanted > counter->wanted)
+		counter->wanted = wanted;
+	if (wanted <= counter->period && now - counter->since < QUIET_NS)
+		return;
+	if (counter->wanted != counter->period)
+		set_period(faults, ring, counter->wanted);
+	counter->since = now;
+	counter->wanted = 0;
+}
+
+/*
+ * What was sampled on a CPU since the last time: before its period was changed, and after it. What the
+ * samples of one part stand for is not that of the other's: a storm is what changes a period.
+ */
 struct batch {
-	uint64_t samples, unsampled;
-	bool has_first; /* of its samples the first comes from a change of the period */
+	int64_t changed; /* 0: it was not */
+	struct part {
+		uint64_t samples;
+		double each; /* the faults that one stands for */
+	} before, after;
+	bool has_first; /* one more, which comes from the change: see visit_samples() */
+	uint64_t unsampled;
 };
 
-static void survey(struct reader records, const struct counter *counter, struct batch *batch)
+static void survey(struct reader records, struct batch *batch)
 {
 	struct perf_event_header header;
 	struct reader record;
@@ -235,8 +309,12 @@ static void survey(struct reader records, const struct counter *counter, struct 
 	while (perf_record_next(&records, &header, &record)) {
 		if (header.type == PERF_RECORD_SAMPLE) {
 			read_sample(record, &fault);
-			batch->has_first |= counter->changed && fault.time >= counter->changed;
-			batch->samples++;
+			if (fault.time < batch->changed)
+				batch->before.samples++;
+			else if (batch->changed && !batch->has_first)
+				batch->has_first = true;
+			else
+				batch->after.samples++;
 		} else if (header.type == PERF_RECORD_LOST) {
 			reader_u64(&record); /* id */
 			batch->unsampled += reader_u64(&record);
@@ -246,79 +324,41 @@ static void survey(struct reader records, const struct counter *counter, struct 
 	}
 }
 
-static void set_period(struct faults *faults, size_t ring, size_t period)
+/* The samples of a part stand for all faults up to a count that none stands for yet, if there are any. */
+static void weigh(struct faults *faults, struct counter *counter, struct part *part, uint64_t count)
 {
-	struct counter *counter = &faults->counters[ring];
-	int64_t now = clock_now(CLOCK_MONOTONIC);
-
-	if (ioctl(perf_rings_event(faults->rings, ring), PERF_EVENT_IOC_PERIOD, &periods[period]))
+	if (!part->samples || count < counter->count)
 		return;
-	counter->period = period;
-	counter->changed = now;
-	if (periods[period] > faults->stats.longest)
-		faults->stats.longest = periods[period];
-}
-
-/*
- * Keeps a CPU to its share of samples, by how many faults there have been: at once where that takes a
- * longer period, later where a shorter one would do.
- */
-static void adapt_period(struct faults *faults, size_t ring, uint64_t count)
-{
-	struct counter *counter = &faults->counters[ring];
-	double share = (double)SAMPLES_MAX / (double)perf_rings_count(faults->rings), rate;
-	int64_t now = clock_now(CLOCK_MONOTONIC), time = now - counter->read;
-	size_t wanted = 0;
-
-	share = share < 1 ? 1 : share > SAMPLES_CPU_MAX ? SAMPLES_CPU_MAX : share;
-	rate = (double)(count - counter->last) * (double)READ_NS /
-	       (double)(time > SHORTEST_NS ? time : SHORTEST_NS);
-	counter->read = now;
-	counter->last = count;
-	while (wanted + 1 < PERIOD_COUNT && rate / (double)periods[wanted] > share)
-		wanted++;
-	if (wanted >= counter->period)
-		counter->busy = now;
-	if (wanted > counter->period) {
-		set_period(faults, ring, wanted);
-	} else if (now - counter->busy >= QUIET_NS) {
-		counter->busy = now;
-		set_period(faults, ring, counter->period - 1);
-	}
-}
-
-/* The kernel's count of a CPU's faults, those of the samples that are in the ring among them. */
-static int count_faults(const struct faults *faults, size_t ring, uint64_t *count)
-{
-	ssize_t n = read(perf_rings_event(faults->rings, ring), count, sizeof(*count));
-
-	return n == sizeof(*count) ? 0 : n < 0 ? -errno : -EIO;
+	part->each = (double)(count - counter->count) / (double)part->samples;
+	faults->stats.faults += count - counter->count;
+	counter->count = count;
 }
 
 /*
  * Visits the samples of one ring. With a new period the kernel samples the very next fault, whenever
  * that comes: in a quiet time that would be a choice by time and not by number, so it is left out.
  */
-static int visit_samples(struct faults *faults, struct counter *counter, struct reader records,
-			 double each, int (*visit)(const struct fault *fault, void *context),
-			 void *context)
+static int visit_samples(struct faults *faults, const struct batch *batch, struct reader records,
+			 int (*visit)(const struct fault *fault, void *context), void *context)
 {
 	struct perf_event_header header;
 	struct reader record;
+	bool has_first = false;
 	int err = 0;
 
 	while (!err && perf_record_next(&records, &header, &record)) {
 		struct fault fault;
-		bool whole;
+		bool whole, before;
 
 		if (header.type != PERF_RECORD_SAMPLE)
 			continue;
 		whole = read_sample(record, &fault);
-		if (counter->changed && fault.time >= counter->changed) {
-			counter->changed = 0;
+		before = fault.time < batch->changed;
+		if (batch->changed && !before && !has_first) {
+			has_first = true;
 			continue;
 		}
-		fault.faults = each;
+		fault.faults = before ? batch->before.each : batch->after.each;
 		if (whole)
 			err = visit(&fault, context);
 		else
@@ -331,29 +371,24 @@ static int read_ring(struct faults *faults, size_t ring,
 		     int (*visit)(const struct fault *fault, void *context), void *context)
 {
 	struct counter *counter = &faults->counters[ring];
-	struct batch batch = {0};
-	uint64_t count, used;
+	struct batch batch = {.changed = counter->changed};
 	struct reader records;
+	uint64_t count;
 	int err = count_faults(faults, ring, &count);
 
 	if (err)
 		return err;
 	records = perf_rings_take(faults->rings, ring);
-	survey(records, counter, &batch);
-	faults->stats.samples += batch.samples;
+	survey(records, &batch);
+	faults->stats.samples += batch.before.samples + batch.has_first + batch.after.samples;
 	faults->stats.unsampled += batch.unsampled;
-	used = batch.samples - batch.has_first;
-	if (used) {
-		faults->stats.faults += count - counter->count;
-		err = visit_samples(faults, counter, records,
-				    (double)(count - counter->count) / (double)used, visit,
-				    context);
-		counter->count = count;
-	} else if (batch.has_first) {
+	weigh(faults, counter, &batch.before, counter->split);
+	weigh(faults, counter, &batch.after, count);
+	if (batch.has_first)
 		counter->changed = 0;
-	}
+	/* Before the samples are walked, which takes its time. */
 	adapt_period(faults, ring, count);
-	return err;
+	return visit_samples(faults, &batch, records, visit, context);
 }
 
 int faults_read(struct faults *faults, int (*visit)(const struct fault *fault, void *context),

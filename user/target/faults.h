@@ -6,8 +6,8 @@
  * What limits the cost: a ring holds two or three dozen samples, and is emptied when faults_fd() says
  * so, ten times a second and when it is half full. When a CPU has more samples than its share, its
  * period becomes longer, and shorter again afterwards. What finds no room is not lost to the sums:
- * the kernel counts all faults of a CPU, and the samples that are read together stand for all that
- * it has counted meanwhile.
+ * the kernel counts all faults of a CPU, and the samples that are read together, of one period,
+ * stand for all that it has counted meanwhile.
  *
  * What that does not tell: a change of the period begins a new count to it, so of the faults up to the
  * next sample none had a chance. A CPU that has few of them after a storm is seen too little until its
@@ -34,7 +34,7 @@ struct fault {
 	int64_t time; /* ns of CLOCK_MONOTONIC */
 	pid_t pid, tid;
 	uint64_t address;
-	double faults; /* that it stands for: the mean over the samples that were read with it */
+	double faults; /* that it stands for: the mean over those that were read with it, of one period */
 	struct stack_state
 		state; /* of the thread in user space; its stack is valid during the visit */
 };
