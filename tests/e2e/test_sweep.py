@@ -285,6 +285,9 @@ class OnAHost(SweepCase):
 
     def test_growth_is_named_by_where_it_is_touched(self):
         for _, way, row in self.ways(GROWERS):
+            if way == "slow" and not row["growth_profile"]:
+                # On a busy machine one fault in thousands is sampled, and it has some hundred.
+                continue
             self.assertTrue(row["growth_site"], row)
             self.assertEqual(row["growth_site"]["function"], f"site_{way}", row)
             self.assertEqual(os.path.basename(row["growth_site"]["file"]), "plant.c", row)
