@@ -54,6 +54,7 @@ struct target_record {
 	int64_t opened_at; /* ns, CLOCK_MONOTONIC: what is older is in `process` already */
 	int64_t started;   /* ns, CLOCK_MONOTONIC: since when it is recorded; 0: not yet */
 	int64_t started_realtime;
+	int64_t begun;	      /* since when its figures are: started, or its last exec since then */
 	int64_t ended_at;     /* when that was noticed; 0: still running when the recording ended */
 	int64_t id_reused_at; /* another process has got its id; 0: none */
 	unsigned int children, executions;

@@ -255,7 +255,7 @@ int report_read_ages(struct recording *recording)
 		if (!target->started)
 			continue;
 		windows[target->slot] = (struct age_window){
-			.start = target->started,
+			.start = target->begun,
 			.end = target->ended_at ? target->ended_at : end,
 			.min_age = recording->settings->min_age,
 		};
@@ -284,8 +284,8 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->command_line = copy_or_empty(recording->settings->command_line);
 	info->kernel = copy_or_empty(system.release);
 	info->attach = copy_or_empty(tracer_kind_names[tracer_chosen_kind(recording->tracer)]);
-	info->time_nanos = target->started_realtime;
-	info->duration_nanos = moment->time - target->started;
+	info->time_nanos = target->started_realtime + (target->begun - target->started);
+	info->duration_nanos = moment->time - target->begun;
 	info->period = recording->settings->period;
 	info->mmap = recording->settings->extras.mappings;
 	info->memory_start = target->memory_start;

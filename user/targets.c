@@ -352,7 +352,7 @@ void targets_start(struct recording *recording, struct target_record *target)
 	target->cpu_end = -1;
 	targets_read_seen(recording, target, &target->calls, &target->frees);
 	target->started_realtime = clock_now(CLOCK_REALTIME);
-	target->started = clock_now(CLOCK_MONOTONIC);
+	target->started = target->begun = clock_now(CLOCK_MONOTONIC);
 	tracer_enable(recording->tracer, target->slot, true);
 }
 
@@ -493,10 +493,14 @@ static bool is_of_another(const struct target_record *target, const struct watch
 	       event->time >= target->opened_at;
 }
 
-/* It executes another program, which begins without memory: what was read before is not of this one. */
-static void start_memory_over(struct target_record *target)
+/*
+ * It executes another program, which begins without memory: nothing that was read before is of this one,
+ * and so its time does not count either.
+ */
+static void start_over(struct target_record *target, int64_t time)
 {
 	target->executions++;
+	target->begun = time;
 	target->memory_start = (struct profile_memory){.known = true};
 	target->memory_end = (struct profile_memory){0};
 	readings_deinit(&target->readings);
@@ -520,7 +524,7 @@ static bool apply_event(struct target_record *target, const struct watch_event *
 		return false;
 	case WATCH_EXEC:
 		if (target->started && event->time >= target->started)
-			start_memory_over(target);
+			start_over(target, event->time);
 		process_exec(target->process, event->path);
 		return true;
 	case WATCH_MAPPED:

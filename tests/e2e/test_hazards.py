@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import time
 import unittest
 
 from lib import (
     NOTHING_TO_RECORD,
     OK,
     TARGETS,
+    UNITS,
     Case,
     changed_code,
     kernel_version,
@@ -263,6 +265,32 @@ class Hazards(Case):
         self.assert_only_the_last_program(profile)
         target.say()
         self.assertEqual(target.wait(), 0, target.describe())
+
+    def test_figures_of_a_program_are_of_the_time_since_it_was_executed(self):
+        target = self.target("exec_self", f"{TARGETS}/ledger", "--rounds", "20")
+        times = []
+
+        def work():
+            started = time.monotonic()
+            wait_for(lambda: time.monotonic() - started > 2, "a while before that")
+            times.append(time.time_ns())
+            target.say()
+            self.assertTrue(target.next_line("ready again").startswith("ready"))
+            times.append(time.time_ns())
+            target.say()
+            return parse_books(target.next_line("the books"))
+
+        profile, _, result = self.record(target, "-s", "1", work=work)
+        ended = time.time_ns()
+        before, after = times
+        # The kernel's time of the exec is one of another clock: both were read at the start, one after the other.
+        slack = 100_000_000
+        self.assertGreaterEqual(profile.time_nanos, before - slack)
+        self.assertLessEqual(profile.time_nanos, after + slack)
+        self.assertLessEqual(profile.duration_nanos, ended - before)
+        number, unit = re.search(r"(?m)^allocated +(\S+) (\S+)/s", result.stdout).groups()
+        truth = profile.totals()[1] / (profile.duration_nanos / 1e9)
+        self.assertAlmostEqual(float(number) * UNITS[unit], truth, delta=0.01 * truth)
 
     def test_program_that_executes_one_without_an_allocator_goes_on(self):
         target = self.target("exec_self", f"{TARGETS}/static_no_malloc")
