@@ -102,11 +102,53 @@ static void no_name_steers_the_terminal(void **state)
 	sweep_result_deinit(&result);
 }
 
+/* Where the figures of a row begin: columns, counted as characters. */
+static size_t place_of_figures(const char *comm, const char *cgroup)
+{
+	struct sweep_result result = {.version = "1", .kernel = copy("6"), .processes = 1};
+	struct sweep_row row = {
+		.pid = 7, .comm = copy(comm), .cgroup = copy(cgroup), .rss_end = 123 << 20};
+	size_t size, columns = 0;
+	char *text;
+	const char *line, *figures;
+	FILE *to = open_memstream(&text, &size);
+
+	assert_non_null(to);
+	assert_int_equal(vec_push(&result.rows, row), 0);
+	assert_int_equal(sweep_table_write(&result, 10, to), 0);
+	fclose(to);
+	line = strstr(text, "\n      7 ");
+	assert_non_null(line);
+	figures = strstr(line, "123 MiB");
+	assert_non_null(figures);
+	for (; line < figures; line++)
+		columns += ((uint8_t)*line & 0xc0) != 0x80;
+	free(text);
+	sweep_result_deinit(&result);
+	return columns;
+}
+
+static void columns_are_of_characters(void **state)
+{
+	const size_t place = place_of_figures("plain", "/plain");
+
+	(void)state;
+	assert_int_equal(place_of_figures("größe", "/plain"), place);
+	assert_int_equal(place_of_figures("é", "/dienst-ü"), place);
+	/* Cut at both ends, between two characters: of \xff not more than is left of it. */
+	assert_int_equal(
+		place_of_figures("ééééééééééééééééééééé", "/éééééééééééééééééééééééééééééé"),
+		place);
+	assert_int_equal(place_of_figures("\xff\xff\xff\xff\xff", "/\xff"), place);
+	assert_int_equal(place_of_figures("", ""), place);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_escaped_once),
 		cmocka_unit_test(no_name_steers_the_terminal),
+		cmocka_unit_test(columns_are_of_characters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 
 #include "output/text.h"
 #include "util/units.h"
+#include "util/utf8.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -61,15 +62,34 @@ static const char *format_change(int64_t bytes, char text[UNITS_TEXT_MAX + 1])
 	return text;
 }
 
-/* Escaped, cut and padded to a column. The end of a path says more than its beginning. */
+/* Behind so many characters of what is UTF-8, or its end; *passed: how many there were. */
+static const char *pass_characters(const char *string, size_t count, size_t *passed)
+{
+	uint32_t code;
+
+	for (*passed = 0; *passed < count && *string; ++*passed) {
+		size_t length = utf8_decode(string, &code);
+
+		string += length ? length : 1;
+	}
+	return string;
+}
+
+/*
+ * Escaped, cut and padded to a column. The end of a path says more than its beginning. A character is taken
+ * to be as wide as any other.
+ */
 static void write_column(const char *string, int width, FILE *to)
 {
 	char *escaped = text_escaped(string);
-	size_t length = escaped ? strlen(escaped) : 0, skip = 0;
+	const char *start = escaped ? escaped : "", *end;
+	size_t length, shown;
 
+	pass_characters(start, SIZE_MAX, &length);
 	if (length > (size_t)width && strchr(string, '/'))
-		skip = length - (size_t)width;
-	fprintf(to, "%-*.*s", width, width, escaped ? escaped + skip : "");
+		start = pass_characters(start, length - (size_t)width, &shown);
+	end = pass_characters(start, (size_t)width, &shown);
+	fprintf(to, "%.*s%*s", (int)(end - start), start, width - (int)shown, "");
 	free(escaped);
 }
 
