@@ -84,14 +84,25 @@ static void add_kinds(const struct host_process *process, struct sweep_row *row)
 	row->shmem_growth = (int64_t)now.shmem - (int64_t)before->shmem;
 }
 
-static void add_memory(const struct host_process *process, struct sweep_row *row)
+static void add_verdict(const struct sweep *sweep, const struct host_process *process,
+			struct sweep_row *row)
+{
+	unsigned int parts = verdict_ends(&process->readings, row->ends);
+
+	for (unsigned int i = 0; parts && i <= parts; i++)
+		row->ends[i].time -= sweep->recording.started;
+	row->verdict = verdict_of(&process->readings);
+}
+
+static void add_memory(const struct sweep *sweep, const struct host_process *process,
+		       struct sweep_row *row)
 {
 	row->rss_start = process->first.rss;
 	row->rss_end = process->latest.rss;
 	row->anon_growth = host_growth(process);
 	row->shared_growth = shared_growth(process);
 	row->ended = process->state == HOST_ENDED;
-	row->verdict = verdict_of(&process->readings);
+	add_verdict(sweep, process, row);
 	add_kinds(process, row);
 }
 
@@ -194,12 +205,13 @@ static bool has_grown(const struct sweep *sweep, const struct sweep_row *row)
 }
 
 /* Who it is and what its memory was, of all of them before anything that takes its time. An exit code. */
-static int add_row(const struct host_process *process, struct sweep_result *result)
+static int add_row(const struct sweep *sweep, const struct host_process *process,
+		   struct sweep_result *result)
 {
 	struct sweep_row row = {0};
 	int err;
 
-	add_memory(process, &row);
+	add_memory(sweep, process, &row);
 	err = add_identity(process, &row);
 	if (!err)
 		err = vec_push(&result->rows, row);
@@ -246,7 +258,7 @@ int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
 
 	result->processes = (unsigned int)sweep->host->watched;
 	for (size_t i = 0; i < count; i++) {
-		if (add_row(found[i], result) != EXIT_OK)
+		if (add_row(sweep, found[i], result) != EXIT_OK)
 			return -ENOMEM;
 	}
 	return 0;
@@ -298,7 +310,7 @@ static int add_rows(const struct sweep *sweep, const struct host_process **found
 		result->ended += process->state == HOST_ENDED;
 		if (result->rows.count >= ROWS_MAX && !sweep_find_zoom(sweep, process))
 			continue;
-		code = add_row(process, result);
+		code = add_row(sweep, process, result);
 		if (code == EXIT_OK)
 			found[kept++] = process;
 	}

@@ -66,6 +66,36 @@ static uint64_t some_parts(int second)
 	       (second > 50 ? (uint64_t)(second - 50) * MIB : 0);
 }
 
+static void ends_are_where_the_parts_end(void **state)
+{
+	struct reading ends[VERDICT_PARTS_MAX + 1];
+	struct readings readings = {0};
+	struct verdict verdict;
+	unsigned int grown = 0;
+
+	(void)state;
+	assert_int_equal(verdict_ends(&readings, ends), 0);
+	assert_int_equal(readings_add(&readings, 0, 1), 0);
+	assert_int_equal(verdict_ends(&readings, ends), 0);
+	readings_deinit(&readings);
+	for (int i = 0; i <= 65; i++)
+		assert_int_equal(readings_add(&readings, i * SECOND, some_parts(i)), 0);
+	verdict = verdict_of(&readings);
+	assert_int_equal(verdict_ends(&readings, ends), 12);
+	assert_int_equal(ends[0].time, 0);
+	assert_int_equal(ends[12].time, 65 * SECOND);
+	for (int i = 0; i <= 12; i++)
+		assert_int_equal(ends[i].bytes, some_parts((int)(ends[i].time / SECOND)));
+	for (int i = 1; i <= 12; i++) {
+		assert_true(ends[i].time - ends[i - 1].time >= 5 * SECOND);
+		assert_true(ends[i].time - ends[i - 1].time <= 6 * SECOND);
+		grown += ends[i].bytes > ends[i - 1].bytes;
+	}
+	assert_int_equal(grown, verdict.grown);
+	assert_int_equal(ends[12].bytes - ends[0].bytes, verdict.change);
+	readings_deinit(&readings);
+}
+
 static void growth_in_all_parts_is_steady(void **state)
 {
 	struct verdict verdict = verdict_by(fast_leak, 60);
@@ -161,6 +191,7 @@ static void a_long_window_is_thinned_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ends_are_where_the_parts_end),
 		cmocka_unit_test(growth_in_all_parts_is_steady),
 		cmocka_unit_test(what_stays_is_flat),
 		cmocka_unit_test(growth_at_once_is_a_step_with_its_time),

@@ -32,8 +32,9 @@ struct sweep_row {
 	int64_t anon_growth, shared_growth; /* shared: file pages and shared memory */
 	bool kinds_known;
 	int64_t file_growth, shmem_growth;
-	struct verdict verdict; /* of its anonymous memory */
-	char *verdict_text;	/* names in it are escaped */
+	struct verdict verdict; /* of its anonymous memory, and the readings that it is told by: */
+	struct reading ends[VERDICT_PARTS_MAX + 1]; /* ns after the sweep's start */
+	char *verdict_text;			    /* names in it are escaped */
 	/* Of its heap, if probes were placed. */
 	bool zoomed;
 	int64_t zoomed_after; /* ns after the sweep's start */

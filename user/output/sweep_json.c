@@ -74,18 +74,65 @@ static json_t *verdict(const struct sweep_row *row)
 			 plain_text(row->verdict_text));
 }
 
-static json_t *process(const struct sweep_row *row)
+/* How its anonymous memory went: what the parts are told by that the verdict counts. */
+static json_t *series(const struct sweep_row *row)
 {
-	json_t *object = json_object();
-	const struct {
-		const char *name;
-		json_t *value;
-	} members[] = {
-		{"pid", json_integer(row->pid)},
-		{"comm", text(row->comm)},
-		{"uid", json_integer(row->uid)},
-		{"cgroup", text(row->cgroup)},
-		{"container", text(row->container)},
+	const struct reading *ends = row->ends;
+	json_t *seconds, *bytes;
+	int failed = 0;
+
+	if (!row->verdict.parts || row->verdict.kind == VERDICT_FLAT)
+		return json_null();
+	seconds = json_array();
+	bytes = json_array();
+	for (unsigned int i = 1; i <= row->verdict.parts; i++) {
+		double length = (double)(ends[i].time - ends[i - 1].time) / 1e9;
+
+		failed |= json_array_append_new(seconds, json_real(length));
+		failed |= json_array_append_new(bytes, json_integer((int64_t)ends[i].bytes));
+	}
+	if (!failed)
+		return json_pack("{s:f, s:I, s:o, s:o}", "start_seconds",
+				 (double)ends[0].time / 1e9, "start_bytes",
+				 (json_int_t)ends[0].bytes, "parts_seconds", seconds, "parts_bytes",
+				 bytes);
+	json_decref(seconds);
+	json_decref(bytes);
+	return NULL;
+}
+
+/* --- a process --- */
+
+struct member {
+	const char *name;
+	json_t *value; /* given away; NULL: no memory */
+};
+
+/* Not 0: no memory. */
+static int add_members(json_t *object, const struct member *members, size_t count)
+{
+	int failed = 0;
+
+	for (size_t i = 0; i < count; i++)
+		failed |= json_object_set_new(object, members[i].name, members[i].value);
+	return failed;
+}
+
+static int add_identity(json_t *object, const struct sweep_row *row)
+{
+	const struct member members[] = {
+		{"pid", json_integer(row->pid)},     {"comm", text(row->comm)},
+		{"uid", json_integer(row->uid)},     {"cgroup", text(row->cgroup)},
+		{"container", text(row->container)}, {"ended", json_boolean(row->ended)},
+		{"reason", text(row->reason)},
+	};
+
+	return add_members(object, members, sizeof(members) / sizeof(*members));
+}
+
+static int add_memory(json_t *object, const struct sweep_row *row)
+{
+	const struct member members[] = {
 		{"rss_start", json_integer((int64_t)row->rss_start)},
 		{"rss_end", json_integer((int64_t)row->rss_end)},
 		{"growth", json_integer((int64_t)row->rss_end - (int64_t)row->rss_start)},
@@ -94,6 +141,16 @@ static json_t *process(const struct sweep_row *row)
 		{"file_growth", integer_if(row->kinds_known, row->file_growth)},
 		{"shmem_growth", integer_if(row->kinds_known, row->shmem_growth)},
 		{"verdict", verdict(row)},
+		{"series", series(row)},
+	};
+
+	return add_members(object, members, sizeof(members) / sizeof(*members));
+}
+
+/* Of its heap, from when probes were placed. */
+static int add_heap(json_t *object, const struct sweep_row *row)
+{
+	const struct member members[] = {
 		{"zoomed", json_boolean(row->zoomed)},
 		{"zoomed_after_seconds", real_if(row->zoomed, (double)row->zoomed_after / 1e9)},
 		{"live_bytes", live(row)},
@@ -101,15 +158,31 @@ static json_t *process(const struct sweep_row *row)
 		{"account", plain_text(row->account)},
 		{"top_site", site(&row->site)},
 		{"profile", text(row->profile)},
+	};
+
+	return add_members(object, members, sizeof(members) / sizeof(*members));
+}
+
+/* Of its new pages. */
+static int add_growth(json_t *object, const struct sweep_row *row)
+{
+	const struct member members[] = {
 		{"growth_site", site(&row->growth_site)},
 		{"growth_profile", text(row->growth_profile)},
-		{"ended", json_boolean(row->ended)},
-		{"reason", text(row->reason)},
 	};
+
+	return add_members(object, members, sizeof(members) / sizeof(*members));
+}
+
+static json_t *process(const struct sweep_row *row)
+{
+	json_t *object = json_object();
 	int failed = !object;
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++)
-		failed |= json_object_set_new(object, members[i].name, members[i].value);
+	failed |= add_identity(object, row);
+	failed |= add_memory(object, row);
+	failed |= add_heap(object, row);
+	failed |= add_growth(object, row);
 	if (!failed)
 		return object;
 	json_decref(object);

@@ -147,3 +147,14 @@ struct verdict verdict_of(const struct readings *readings)
 	verdict.kind = judge(readings, &verdict);
 	return verdict;
 }
+
+unsigned int verdict_ends(const struct readings *readings,
+			  struct reading ends[VERDICT_PARTS_MAX + 1])
+{
+	size_t at[VERDICT_PARTS_MAX + 1];
+	unsigned int parts = divide(readings, at);
+
+	for (unsigned int i = 0; parts && i <= parts; i++)
+		ends[i] = readings->items[at[i]];
+	return parts;
+}

@@ -59,4 +59,11 @@ struct verdict {
 
 struct verdict verdict_of(const struct readings *readings);
 
+/*
+ * What its parts are told by: ends[0] is the first of all readings, and ends[i] the one at which part i ends.
+ * The number of parts; 0, and no ends, where there are fewer than two readings.
+ */
+unsigned int verdict_ends(const struct readings *readings,
+			  struct reading ends[VERDICT_PARTS_MAX + 1]);
+
 #endif
