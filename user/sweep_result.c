@@ -221,6 +221,20 @@ static int add_row(const struct sweep *sweep, const struct host_process *process
 	return EXIT_OTHER;
 }
 
+/* Of the memory of who is told more of than a line: what it has by itself. */
+static void add_share(const struct sweep *sweep, const struct host_process *process,
+		      struct sweep_row *row)
+{
+	struct memory_share share;
+
+	if ((!sweep_find_zoom(sweep, process) && !has_grown(sweep, row)) ||
+	    host_read_share(process, &share))
+		return;
+	row->share_known = true;
+	row->pss = share.pss;
+	row->swap_pss = share.swap_pss;
+}
+
 /* Of one that was not chosen. NULL: there was no reason to. */
 static const char *reason_of(const struct sweep *sweep, const struct sweep_row *row)
 {
@@ -371,9 +385,12 @@ int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 	found = find_rows(host, &count);
 	if (!found)
 		return EXIT_OTHER;
-	code = add_brief(host, result);
+	code = add_rows(sweep, found, &count, result);
 	if (code == EXIT_OK)
-		code = add_rows(sweep, found, &count, result);
+		code = add_brief(host, result);
+	/* Soon after their RSS: what follows takes its time. */
+	for (size_t i = 0; i < count; i++)
+		add_share(sweep, found[i], &result->rows.items[i]);
 	for (size_t i = 0; i < count; i++) {
 		int row_code = complete_row(sweep, found[i], &result->rows.items[i]);
 

@@ -1,6 +1,8 @@
 """What a sweep puts out of the processes that it finds, beside what these know and the kernel says of them."""
 
 import bisect
+import re
+import signal
 import time
 
 import lib
@@ -59,3 +61,46 @@ class Series(SweepCase):
         self.assertEqual(sum(a < b for a, b in zip(sizes, sizes[1:])), verdict["grown"])
         self.assertEqual(sizes[-1] - sizes[0], row["anon_growth"])
         self.assertIsNone(sweep.row(flat.pid)["series"])
+
+
+def shares(pid):
+    """(Pss, SwapPss) of a process, bytes: the sums over its mappings."""
+    text = lib.read_text(f"/proc/{pid}/smaps")
+    return tuple(sum(map(int, re.findall(rf"(?m)^{name}: +(\d+) kB$", text))) << 10 for name in ("Pss", "SwapPss"))
+
+
+class Shares(SweepCase):
+    """What memory is a process's own, where others have it too."""
+
+    def sweep(self, *options):
+        """A plant that has stopped by the end, and shares 3/4 of its memory; what is said of it; its shares."""
+        plant, seen = self.plant("common"), []
+
+        def stop(_):
+            if not seen and memory(plant.pid)["RssShmem"] >= 64 * MIB:
+                plant.signal(signal.SIGUSR2)
+                self.assertEqual(plant.next_line(), "shared")
+                seen.append(shares(plant.pid))
+
+        sweep = Sweep(self, "-d", "600s", "--comm", "plant-common", *options)
+        sweep.run(stop, lambda: seen)
+        return plant, sweep, seen[0]
+
+    def test_share_is_the_sum_over_its_mappings(self):
+        plant, sweep, (pss, swap_pss) = self.sweep()
+        row = sweep.row(plant.pid)
+        self.assertLess(pss, row["rss_end"] / 2)
+        # Others map the C library too, now more of them and now fewer.
+        self.assertAlmostEqual(row["pss"], pss, delta=MIB, msg=row)
+        self.assertAlmostEqual(row["swap_pss"], swap_pss, delta=MIB, msg=row)
+        workers = [other for other in sweep.rows if other["pid"] != plant.pid]
+        self.assertEqual(len(workers), 3)
+        # Each of them has grown by all of it.
+        for other in workers:
+            self.assertGreater(other["shared_growth"], 32 * MIB, other)
+            self.assertAlmostEqual(other["pss"], pss, delta=MIB, msg=other)
+
+    def test_share_of_who_stays_as_he_was_is_not_read(self):
+        target = self.target("sleeper")
+        row = Sweep(self, "-d", "2s", "--comm", "sleeper").run(lambda _: None).row(target.pid)
+        self.assertEqual((row["pss"], row["swap_pss"]), (None, None))

@@ -7,6 +7,7 @@
  *	mmap	site_mmap()	mappings of 64 KiB past any allocator
  *	file	site_file()	reads ever more of PROGRAM, a file, through a mapping
  *	shmem	site_shmem()	ever more of a shared mapping without a file
+ *	common	site_shmem()	the same at 8 MiB/s until SIGUSR2, with three children that touch it all, too
  *	stack	site_stack()	calls itself, in a second thread, and does not come back
  *	step	site_step()	32 MiB in small blocks, once, on SIGUSR2
  *	churn	site_churn()	100 MiB/s of small blocks, of which as many are freed
@@ -25,6 +26,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -213,6 +215,46 @@ static void grow_shared(unsigned long rate)
 	}
 }
 
+#define SHARERS 3
+
+/* In a child: touches what its parent has touched, as long as there is a parent. */
+static void share(char *start, const atomic_ulong *pages, atomic_ulong *touched)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		for (unsigned long page = *touched; page < *pages; page++)
+			site_shmem(start + page * PAGE);
+		atomic_store(touched, atomic_load(pages));
+		wait_a_tick();
+	}
+}
+
+static void grow_in_common(unsigned long rate)
+{
+	const int flags = MAP_SHARED | MAP_ANONYMOUS;
+	char *start = check_mapping(mmap(NULL, REGION_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0));
+	atomic_ulong *pages = check_mapping(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, flags, -1, 0));
+	bool all = false;
+
+	for (int child = 1; child <= SHARERS; child++) {
+		if (fork() == 0)
+			share(start, pages, pages + child);
+	}
+	while (!told && grown < REGION_BYTES) {
+		site_shmem(start + grown);
+		atomic_fetch_add(&grown, PAGE);
+		atomic_store(pages, grown / PAGE);
+		wait_until_due(grown, rate);
+	}
+	while (!all) {
+		wait_a_tick();
+		all = true;
+		for (int child = 1; child <= SHARERS; child++)
+			all &= pages[child] == *pages;
+	}
+	target_say("shared\n");
+}
+
 static void *run_stack(void *rate)
 {
 	site_stack(STACK_BYTES / FRAME_BYTES - 2, (unsigned long)(uintptr_t)rate);
@@ -306,6 +348,8 @@ static bool live(const char *program, const char *argument)
 		grow_file(argument, 1 << 20);
 	else if (!strcmp(way, "shmem"))
 		grow_shared(1 << 20);
+	else if (!strcmp(way, "common"))
+		grow_in_common(8 << 20);
 	else if (!strcmp(way, "stack"))
 		grow_stack(1 << 20);
 	else if (!strcmp(way, "step"))

@@ -102,29 +102,38 @@ static void no_name_steers_the_terminal(void **state)
 	sweep_result_deinit(&result);
 }
 
-/* Where the figures of a row begin: columns, counted as characters. */
-static size_t place_of_figures(const char *comm, const char *cgroup)
+/* The table about one process, whose names are given; to be freed. */
+static char *table_of(struct sweep_row row, const char *comm, const char *cgroup)
 {
 	struct sweep_result result = {.version = "1", .kernel = copy("6"), .processes = 1};
-	struct sweep_row row = {
-		.pid = 7, .comm = copy(comm), .cgroup = copy(cgroup), .rss_end = 123 << 20};
-	size_t size, columns = 0;
+	size_t size;
 	char *text;
-	const char *line, *figures;
 	FILE *to = open_memstream(&text, &size);
 
+	row.pid = 7;
+	row.comm = copy(comm);
+	row.cgroup = copy(cgroup);
 	assert_non_null(to);
 	assert_int_equal(vec_push(&result.rows, row), 0);
 	assert_int_equal(sweep_table_write(&result, 10, to), 0);
 	fclose(to);
-	line = strstr(text, "\n      7 ");
+	sweep_result_deinit(&result);
+	return text;
+}
+
+/* Where the figures of a row begin: columns, counted as characters. */
+static size_t place_of_figures(const char *comm, const char *cgroup)
+{
+	char *text = table_of((struct sweep_row){.rss_end = 123 << 20}, comm, cgroup);
+	const char *line = strstr(text, "\n      7 "), *figures;
+	size_t columns = 0;
+
 	assert_non_null(line);
 	figures = strstr(line, "123 MiB");
 	assert_non_null(figures);
 	for (; line < figures; line++)
 		columns += ((uint8_t)*line & 0xc0) != 0x80;
 	free(text);
-	sweep_result_deinit(&result);
 	return columns;
 }
 
@@ -143,12 +152,37 @@ static void columns_are_of_characters(void **state)
 	assert_int_equal(place_of_figures("", ""), place);
 }
 
+static bool tells_share(const struct sweep_row *row, const char *words)
+{
+	char *text = table_of(*row, "x", "/");
+	bool told = strstr(text, words);
+
+	free(text);
+	return told;
+}
+
+static void share_is_told_where_it_is_much_less(void **state)
+{
+	struct sweep_row row = {.rss_end = 140 << 20, .pss = 12 << 20, .share_known = true};
+
+	(void)state;
+	assert_true(tells_share(&row, "PSS 12.0 MiB of 140 MiB RSS"));
+	row.pss = 120 << 20;
+	assert_false(tells_share(&row, "PSS"));
+	/* A small one that maps the same libraries as others. */
+	row.rss_end = 4 << 20;
+	row.pss = 1 << 20;
+	assert_false(tells_share(&row, "PSS"));
+	assert_false(tells_share(&(struct sweep_row){.rss_end = 140 << 20}, "PSS"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_escaped_once),
 		cmocka_unit_test(no_name_steers_the_terminal),
 		cmocka_unit_test(columns_are_of_characters),
+		cmocka_unit_test(share_is_told_where_it_is_much_less),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

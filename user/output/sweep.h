@@ -32,6 +32,8 @@ struct sweep_row {
 	int64_t anon_growth, shared_growth; /* shared: file pages and shared memory */
 	bool kinds_known;
 	int64_t file_growth, shmem_growth;
+	bool share_known; /* of those that were zoomed on or have grown, if they run: */
+	uint64_t pss, swap_pss;
 	struct verdict verdict; /* of its anonymous memory, and the readings that it is told by: */
 	struct reading ends[VERDICT_PARTS_MAX + 1]; /* ns after the sweep's start */
 	char *verdict_text;			    /* names in it are escaped */

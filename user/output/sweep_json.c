@@ -140,6 +140,8 @@ static int add_memory(json_t *object, const struct sweep_row *row)
 		{"shared_growth", json_integer(row->shared_growth)},
 		{"file_growth", integer_if(row->kinds_known, row->file_growth)},
 		{"shmem_growth", integer_if(row->kinds_known, row->shmem_growth)},
+		{"pss", integer_if(row->share_known, (int64_t)row->pss)},
+		{"swap_pss", integer_if(row->share_known, (int64_t)row->swap_pss)},
 		{"verdict", verdict(row)},
 		{"series", series(row)},
 	};

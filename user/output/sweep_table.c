@@ -15,6 +15,9 @@
 #define PLACE_WIDTH  24
 #define CONTAINER_ID 12 /* digits that people know a container by */
 #define LEAST_GROWTH 4096
+/* Of a PSS that is nearly all of the RSS, or lacks no more than libraries, nothing is told. */
+#define SHARED_LEAST  (8 * 1024 * 1024)
+#define SHARED_OF_RSS 0.25
 
 static void site_deinit(struct sweep_site *site)
 {
@@ -148,6 +151,24 @@ static void write_path(const char *what, const char *path, FILE *to)
 	fputc('\n', to);
 }
 
+/* Is much of its resident memory that of others as well? */
+static bool shares_much(const struct sweep_row *row)
+{
+	double rss = (double)row->rss_end, shared = rss - (double)row->pss;
+
+	return row->share_known && shared >= SHARED_LEAST && shared >= SHARED_OF_RSS * rss;
+}
+
+static void write_share(const struct sweep_row *row, FILE *to)
+{
+	char pss[UNITS_TEXT_MAX], rss[UNITS_TEXT_MAX];
+
+	if (shares_much(row))
+		fprintf(to, "        PSS %s of %s RSS: it shares much of it with others\n",
+			units_format_size((double)row->pss, pss),
+			units_format_size((double)row->rss_end, rss));
+}
+
 static void write_evidence(const struct sweep_row *row, FILE *to)
 {
 	char after[UNITS_TEXT_MAX];
@@ -155,6 +176,7 @@ static void write_evidence(const struct sweep_row *row, FILE *to)
 	fprintf(to, "\n%7d ", row->pid);
 	text_escape(to, row->comm);
 	fprintf(to, ": %s\n", row->verdict_text ? row->verdict_text : "");
+	write_share(row, to);
 	if (row->account)
 		fprintf(to, "        RSS since probes were placed, after %s: %s\n",
 			units_format_duration(row->zoomed_after, after), row->account);
@@ -240,7 +262,7 @@ int sweep_table_write(const struct sweep_result *result, unsigned int top, FILE 
 	for (size_t i = 0; i < shown; i++) {
 		const struct sweep_row *row = &result->rows.items[i];
 
-		if (row->zoomed || row->reason || row->growth_site.function)
+		if (row->zoomed || row->reason || row->growth_site.function || shares_much(row))
 			write_evidence(row, to);
 	}
 	if (fflush(to))

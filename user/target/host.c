@@ -699,19 +699,40 @@ size_t host_growers(const struct host *host, const struct host_grown *grown,
 	return count;
 }
 
-int host_read_detail(const struct host_process *process, struct memory *out)
+/* Whatever was read under its id was its own, if it still is. */
+static int confirm(const struct host_process *process)
 {
 	struct host_memory memory;
+
+	return host_read_memory(process->statm, &memory) == -ESRCH ? -ESRCH : 0;
+}
+
+int host_read_detail(const struct host_process *process, struct memory *out)
+{
 	struct memory detail;
 	int err;
 
 	if (process->state != HOST_WATCHED)
 		return -ESRCH;
 	err = memory_read(process->pid, &detail);
-	/* The id was its own, if it still is. */
-	if (!err && host_read_memory(process->statm, &memory) == -ESRCH)
-		err = -ESRCH;
+	if (!err)
+		err = confirm(process);
 	if (!err)
 		*out = detail;
+	return err;
+}
+
+int host_read_share(const struct host_process *process, struct memory_share *out)
+{
+	struct memory_share share;
+	int err;
+
+	if (process->state != HOST_WATCHED)
+		return -ESRCH;
+	err = memory_read_share(process->pid, &share);
+	if (!err)
+		err = confirm(process);
+	if (!err)
+		*out = share;
 	return err;
 }

@@ -159,4 +159,7 @@ size_t host_growers(const struct host *host, const struct host_grown *grown,
  */
 int host_read_detail(const struct host_process *process, struct memory *out);
 
+/* Its share of what it has in memory (memory_read_share()), which takes longer the more it has. As above. */
+int host_read_share(const struct host_process *process, struct memory_share *out);
+
 #endif

@@ -15,6 +15,8 @@
 
 /* Of /proc/PID/status, in which up to 65536 groups come before the memory. */
 #define STATUS_MAX (1024 * 1024)
+/* Of /proc/PID/smaps_rollup: some two dozen lines. */
+#define ROLLUP_MAX 4096
 /* Entries of /proc/PID/pagemap read at once; bit 63: present (pagemap.rst in the kernel's documentation). */
 #define PAGES_AT_ONCE 4096
 #define PAGE_PRESENT  (1ull << 63)
@@ -80,6 +82,24 @@ int memory_read(pid_t pid, struct memory *out)
 	    !find_figure(status, "\nRssShmem:", &out->shmem) ||
 	    !find_figure(status, "\nVmSwap:", &out->swap))
 		return -ESRCH;
+	return 0;
+}
+
+int memory_read_share(pid_t pid, struct memory_share *out)
+{
+	struct memory_share found;
+	char path[64], text[ROLLUP_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+	n = read_text(path, text, sizeof(text));
+	if (n < 0)
+		return (int)n;
+	/* The first line has addresses; what has no memory has no line at all. */
+	if (!find_figure(text, "\nPss:", &found.pss) ||
+	    !find_figure(text, "\nSwapPss:", &found.swap_pss))
+		return -ESRCH;
+	*out = found;
 	return 0;
 }
 

@@ -20,6 +20,20 @@ struct memory {
 /* 0; -ESRCH: it has ended, or has no memory (a zombie, a kernel thread); -errno. */
 int memory_read(pid_t pid, struct memory *out);
 
+/*
+ * What a process has of its resident memory if each page that others map too is shared out among all who
+ * do (Pss and SwapPss of /proc/PID/smaps_rollup, proc(5)), bytes.
+ */
+struct memory_share {
+	uint64_t pss, swap_pss;
+};
+
+/*
+ * The kernel looks at each page of the process for that, which takes some 10 ms for a GiB; it does not stop
+ * it, and gives way when it wants to map something. 0; -ESRCH as memory_read(); -errno.
+ */
+int memory_read_share(pid_t pid, struct memory_share *out);
+
 static inline uint64_t memory_rss(const struct memory *memory)
 {
 	return memory->anon + memory->file + memory->shmem;
