@@ -1,5 +1,6 @@
 #include "sweep_rows.h"
 
+#include "output/ages_text.h"
 #include "output/frame.h"
 #include "output/growth.h"
 #include "util/units.h"
@@ -61,6 +62,38 @@ static int add_account(struct sweep_row *row, const struct profile *profile)
 	return fclose(to) ? -ENOMEM : 0;
 }
 
+static void add_ages(const struct profile *profile, const struct ages *from, struct sweep_ages *to)
+{
+	bool exact = profile->info.period <= 1;
+
+	if (!profile->info.aged)
+		return;
+	to->known = true;
+	for (unsigned int band = 0; band < AGE_BANDS; band++)
+		to->older[band] = ages_older(from, band);
+	to->freed = from->freed;
+	to->freed_known = ages_tell_freed(from, exact);
+	to->median = ages_median_lifetime(from);
+	to->mean = ages_mean_lifetime(from);
+	to->fate = ages_fate(from, &profile->info.window, exact);
+}
+
+/* As in the summary of a single process. */
+static int add_ages_text(const struct profile *profile, const struct ages *from,
+			 struct sweep_ages *to)
+{
+	size_t size;
+	FILE *text;
+
+	if (!ages_text_any(profile, from))
+		return 0;
+	text = open_memstream(&to->text, &size);
+	if (!text)
+		return -ENOMEM;
+	ages_text_site(profile, from, text);
+	return fclose(text) ? -ENOMEM : 0;
+}
+
 /* The site with most of what is live; of what was allocated, where nothing is. */
 static int add_site(struct sweep_row *row, const struct profile *profile)
 {
@@ -81,7 +114,10 @@ static int add_site(struct sweep_row *row, const struct profile *profile)
 	row->site.file = strdup(frame.file);
 	row->site.line = frame.line;
 	row->site.share = (double)cursor.site->sums[value] / all;
-	return row->site.function && row->site.file ? 0 : -ENOMEM;
+	if (!row->site.function || !row->site.file)
+		return -ENOMEM;
+	add_ages(profile, &cursor.site->ages, &row->site_ages);
+	return add_ages_text(profile, &cursor.site->ages, &row->site_ages);
 }
 
 int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
@@ -97,6 +133,7 @@ int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
 	if (seconds > 0)
 		row->alloc_per_second =
 			(double)profile->total_values[PROFILE_ALLOC_SPACE] / seconds;
+	add_ages(profile, &profile->ages, &row->ages);
 	err = add_account(row, profile);
 	if (!err)
 		err = add_verdict(row, profile);

@@ -176,6 +176,22 @@ static void share_is_told_where_it_is_much_less(void **state)
 	assert_false(tells_share(&(struct sweep_row){.rss_end = 140 << 20}, "PSS"));
 }
 
+static void ages_stand_below_the_site(void **state)
+{
+	struct sweep_row row = {
+		.zoomed = true,
+		.live = 1,
+		.site = {.function = copy("f"), .share = 1},
+		.site_ages = {.known = true, .text = copy("80 % older than 10 s")},
+	};
+	char *text = table_of(row, "x", "/");
+
+	(void)state;
+	assert_non_null(strstr(text, "of live bytes: f\n"
+				     "              ages: 80 % older than 10 s\n"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -183,6 +199,7 @@ int main(void)
 		cmocka_unit_test(no_name_steers_the_terminal),
 		cmocka_unit_test(columns_are_of_characters),
 		cmocka_unit_test(share_is_told_where_it_is_much_less),
+		cmocka_unit_test(ages_stand_below_the_site),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

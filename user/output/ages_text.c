@@ -4,8 +4,6 @@
 
 #include <inttypes.h>
 
-/* Samples that a share, or a median, is told of. */
-#define SAMPLES_MIN 5
 /* The mean is told too where so many times more than the median: some live much longer. */
 #define MEAN_TIMES 4
 
@@ -18,12 +16,12 @@ static bool is_exact(const struct profile *profile)
 
 static bool tells_live(const struct profile *profile, const struct ages *ages)
 {
-	return ages_bytes(ages) > 0 && (is_exact(profile) || ages_live(ages) >= SAMPLES_MIN);
+	return ages_tell_live(ages, is_exact(profile));
 }
 
 static bool tells_freed(const struct profile *profile, const struct ages *ages)
 {
-	return ages->freed && (is_exact(profile) || ages->freed >= SAMPLES_MIN);
+	return ages_tell_freed(ages, is_exact(profile));
 }
 
 bool ages_text_any(const struct profile *profile, const struct ages *ages)

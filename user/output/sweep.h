@@ -5,6 +5,7 @@
 #ifndef ALLOCTRACE_OUTPUT_SWEEP_H
 #define ALLOCTRACE_OUTPUT_SWEEP_H
 
+#include "profile/ages.h"
 #include "profile/verdict.h"
 
 #include <stdbool.h>
@@ -18,6 +19,17 @@ struct sweep_site {
 	char *file;	/* owned; "" where unknown */
 	uint32_t line;	/* 0: unknown */
 	double share;	/* of all, 0 to 1 */
+};
+
+/* How old what is live of a heap, or of a site, is at the end, and how long what was freed had lived. */
+struct sweep_ages {
+	bool known;
+	double older[AGE_BANDS]; /* live bytes at least so old as each band begins */
+	uint64_t freed;		 /* samples; */
+	bool freed_known;	 /* are there enough of them? */
+	double median, mean;	 /* lifetimes, ns */
+	enum ages_fate fate;
+	char *text; /* owned; of a site, in words; NULL: nothing to say */
 };
 
 /* One process. Strings are owned; names hold hostile bytes. */
@@ -43,7 +55,9 @@ struct sweep_row {
 	double live, live_low, live_high;
 	double alloc_per_second; /* bytes */
 	char *account;		 /* of its RSS since then; NULL: none */
+	struct sweep_ages ages;
 	struct sweep_site site;
+	struct sweep_ages site_ages;
 	char *profile; /* path; NULL: none was written */
 	struct sweep_site growth_site;
 	char *growth_profile;

@@ -58,6 +58,53 @@ static json_t *site(const struct sweep_site *from)
 			 "share", from->share);
 }
 
+/* An object, or null. */
+static json_t *ages(const struct sweep_ages *from)
+{
+	if (!from->known)
+		return json_null();
+	return json_pack("{s:f, s:f, s:f, s:f}", "older_than_1s", from->older[1], "older_than_10s",
+			 from->older[2], "older_than_1min", from->older[3], "older_than_10min",
+			 from->older[4]);
+}
+
+/* Was nothing freed of what was allocated in the first third of the window? */
+static json_t *keeps(enum ages_fate fate)
+{
+	return fate == AGES_UNKNOWN ? json_null() : json_boolean(fate == AGES_KEPT);
+}
+
+static json_t *site_ages(const struct sweep_ages *from)
+{
+	json_t *object = ages(from), *freed;
+
+	if (!from->known || !object)
+		return object;
+	freed = json_pack("{s:I, s:o, s:o, s:o, s:o}", "freed_samples", (json_int_t)from->freed,
+			  "median_lifetime_seconds", real_if(from->freed_known, from->median / 1e9),
+			  "mean_lifetime_seconds", real_if(from->freed_known, from->mean / 1e9),
+			  "keeps", keeps(from->fate), "text", plain_text(from->text));
+	if (freed && !json_object_update(object, freed)) {
+		json_decref(freed);
+		return object;
+	}
+	json_decref(freed);
+	json_decref(object);
+	return NULL;
+}
+
+static json_t *top_site(const struct sweep_row *row)
+{
+	json_t *object = site(&row->site);
+
+	if (!row->site.function || !object)
+		return object;
+	if (!json_object_set_new(object, "ages", site_ages(&row->site_ages)))
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
 static json_t *live(const struct sweep_row *row)
 {
 	if (!row->zoomed)
@@ -158,7 +205,8 @@ static int add_heap(json_t *object, const struct sweep_row *row)
 		{"live_bytes", live(row)},
 		{"alloc_bytes_per_second", real_if(row->zoomed, row->alloc_per_second)},
 		{"account", plain_text(row->account)},
-		{"top_site", site(&row->site)},
+		{"ages", ages(&row->ages)},
+		{"top_site", top_site(row)},
 		{"profile", text(row->profile)},
 	};
 

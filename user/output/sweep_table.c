@@ -35,6 +35,7 @@ void sweep_row_deinit(struct sweep_row *row)
 	free(row->profile);
 	free(row->growth_profile);
 	free(row->reason);
+	free(row->site_ages.text);
 	site_deinit(&row->site);
 	site_deinit(&row->growth_site);
 }
@@ -181,6 +182,8 @@ static void write_evidence(const struct sweep_row *row, FILE *to)
 		fprintf(to, "        RSS since probes were placed, after %s: %s\n",
 			units_format_duration(row->zoomed_after, after), row->account);
 	write_site(row->live > 0 ? "live bytes" : "allocated bytes", &row->site, to);
+	if (row->site_ages.text)
+		fprintf(to, "              ages: %s\n", row->site_ages.text);
 	write_site("new pages", &row->growth_site, to);
 	if (row->reason)
 		fprintf(to, "        no probes: %s\n", row->reason);

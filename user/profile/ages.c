@@ -114,10 +114,28 @@ double ages_median_lifetime(const struct ages *ages)
 	return exp2(FIRST_CLASS + CLASS_STEP * (middle - 1 + (all / 2 - before) / part));
 }
 
+enum ages_fate ages_fate(const struct ages *ages, const struct age_window *window, bool exact)
+{
+	if (window->end - window->start < WINDOW_MIN)
+		return AGES_UNKNOWN;
+	if (ages->first_freed && part_of(window, ages->first_freed) == 0)
+		return AGES_FREED;
+	if (!ages->born[AGE_PARTS - 1] || ages->born[0] < (exact ? 1 : AGE_EVIDENCE))
+		return AGES_UNKNOWN;
+	return AGES_KEPT;
+}
+
 bool ages_only_older(const struct ages *ages, const struct age_window *window, bool exact)
 {
-	if (window->end - window->start < WINDOW_MIN || !ages->born[AGE_PARTS - 1] ||
-	    ages->born[0] < (exact ? 1 : AGE_EVIDENCE))
-		return false;
-	return !ages->first_freed || part_of(window, ages->first_freed) > 0;
+	return ages_fate(ages, window, exact) == AGES_KEPT;
+}
+
+bool ages_tell_live(const struct ages *ages, bool exact)
+{
+	return ages_bytes(ages) > 0 && (exact || ages_live(ages) >= AGE_SAMPLES);
+}
+
+bool ages_tell_freed(const struct ages *ages, bool exact)
+{
+	return ages->freed && (exact || ages->freed >= AGE_SAMPLES);
 }

@@ -85,4 +85,17 @@ double ages_median_lifetime(const struct ages *ages);
 #define AGE_EVIDENCE 8
 bool ages_only_older(const struct ages *ages, const struct age_window *window, bool exact);
 
+/* What became of what was allocated in the window's first part. */
+enum ages_fate {
+	AGES_UNKNOWN, /* too little is known */
+	AGES_KEPT,    /* ages_only_older() */
+	AGES_FREED,   /* some of it was freed */
+};
+enum ages_fate ages_fate(const struct ages *ages, const struct age_window *window, bool exact);
+
+/* Are there enough samples to say something of what is live, of what was freed? */
+#define AGE_SAMPLES 5
+bool ages_tell_live(const struct ages *ages, bool exact);
+bool ages_tell_freed(const struct ages *ages, bool exact);
+
 #endif
