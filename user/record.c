@@ -185,20 +185,10 @@ static int64_t earliest(int64_t a, int64_t b)
 /* Profiles of all targets that run. What is wrong has been said, and ends nothing. */
 static void write_interval(struct recording *recording)
 {
-	recording->intervals++;
-	/* It takes a pass over all live blocks, so only who asks for it has it each time. */
-	if (recording->settings->min_age && recording->interval_code == EXIT_OK)
-		recording->interval_code = report_read_ages(recording);
-	vec_for_each(target, &recording->targets) {
-		int code;
-
-		if (target->ended_at || !targets_has_allocator(target))
-			continue;
-		code = report_interval(recording, target, recording->intervals);
-		if (recording->interval_code == EXIT_OK)
-			recording->interval_code = code;
-	}
-	log_verbose("interval %u: profiles written", recording->intervals);
+	intervals_begin(recording);
+	vec_for_each(target, &recording->targets)
+		intervals_write(recording, target);
+	intervals_end(&recording->intervals);
 }
 
 /* Waits until something ends the recording; says what did. */
@@ -210,16 +200,15 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
 	};
 	const bool follow = recording->settings->follow;
-	const int64_t every = recording->settings->interval;
 	int64_t tick = recording->started + TICK_NS, end = recording->settings->duration, time;
-	int64_t write = every ? recording->started + every : INT64_MAX;
 	bool more = false;
 
 	end = end ? recording->started + end : INT64_MAX;
+	intervals_plan(&recording->intervals, recording->settings->interval, recording->started);
 	for (time = recording->started; time < end; time = clock_now(CLOCK_MONOTONIC)) {
 		int64_t next = follow ? time + (more ? 0 : LOOK_NS) : tick;
 
-		next = earliest(earliest(next, tick), write);
+		next = earliest(earliest(next, tick), recording->intervals.next);
 		if (!wait_until(recording, fds, earliest(end, next)))
 			return "poll failed";
 		if (fds[FD_SIGNALS].revents)
@@ -237,11 +226,9 @@ static const char *wait_for_end(struct recording *recording, struct watch *watch
 			read_usage(recording, false);
 			show_progress(recording);
 		}
-		/* By the plan, however long writing takes; what was missed is left out. */
-		if (time >= write && time < end) {
+		if (time >= recording->intervals.next && time < end) {
 			targets_follow(recording, watch);
 			write_interval(recording);
-			write += (clock_now(CLOCK_MONOTONIC) - write) / every * every + every;
 		}
 	}
 	return "duration over";
@@ -300,7 +287,7 @@ static int run(struct recording *recording, struct watch *watch, int signals)
 	if (settings->follow)
 		follow_end(recording);
 	if (code == EXIT_OK)
-		code = recording->interval_code;
+		code = recording->intervals.code;
 	ages_code = report_read_ages(recording);
 	if (code == EXIT_OK)
 		code = ages_code;

@@ -6,6 +6,7 @@
 #define ALLOCTRACE_RECORD_H
 
 #include "cli.h"
+#include "intervals.h"
 #include "target/process.h"
 #include "tracer/tracer.h"
 
@@ -75,8 +76,7 @@ struct recording {
 	const struct image *loader; /* of the command, borrowed from its process; NULL: static */
 	int64_t started, ended;	    /* ns, CLOCK_MONOTONIC */
 	const char *end_reason;
-	unsigned int intervals;	 /* written so far */
-	int interval_code;	 /* exit code: how that went */
+	struct intervals intervals;
 	uint64_t checksum_bytes; /* that may be read in the search for allocators' symbols */
 	struct names *names;	 /* owned; of all targets' images; made when it is needed */
 };

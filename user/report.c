@@ -179,6 +179,12 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 		err = profile_add_warning(
 			profile, "it started %u processes of its own, which were not traced",
 			target->children);
+	if (!err && recording->intervals.missed)
+		err = profile_add_warning(
+			profile,
+			"%u numbered profiles were left out: those before took longer to write "
+			"than the interval",
+			recording->intervals.missed);
 	if (!err && target->process->dropped)
 		err = profile_add_warning(profile,
 					  "%zu executable mappings too many: no names there",
