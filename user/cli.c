@@ -394,9 +394,8 @@ static bool check_what(const struct settings *settings)
 		log_error("nothing to trace: give -p PID, --all or -- COMMAND (--help tells more)");
 	else if (given > 1)
 		log_error("give either -p PID or --all or -- COMMAND");
-	else if (settings->all && (settings->follow || settings->interval))
-		log_error("%s does not go with --all",
-			  settings->follow ? "--follow" : "--interval");
+	else if (settings->all && settings->follow)
+		log_error("--follow does not go with --all");
 	else if (settings->all && settings->format != FORMAT_PPROF)
 		log_error("--format: --all writes pprof profiles");
 	else if (!settings->all && settings->json)

@@ -7,6 +7,7 @@
 
 #include "report.h"
 #include "session.h"
+#include "sweep_intervals.h"
 #include "sweep_result.h"
 #include "targets.h"
 #include "output/text.h"
@@ -233,6 +234,11 @@ static void look_for_ends(struct recording *recording, const struct pollfd *fds,
 	}
 }
 
+static int64_t earliest(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* Until the window is over. *reason: what ended it. 0 or -errno. */
 static int watch_host(struct sweep *sweep, struct watch *watch, int signals, const char **reason)
 {
@@ -243,13 +249,15 @@ static int watch_host(struct sweep *sweep, struct watch *watch, int signals, con
 		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
 		[FD_PAGES] = {sweep->pages ? sweep_pages_fd(sweep->pages) : -1, POLLIN, 0},
 	};
-	int64_t end = sweep->settings->duration, next = recording->started + TICK_NS, now;
+	int64_t end = sweep->settings->duration, next = recording->started + TICK_NS, now, missed;
 	int err = 0;
 
 	end = end ? recording->started + end : INT64_MAX;
+	intervals_plan(&recording->intervals, sweep->settings->interval, recording->started);
 	*reason = "duration over";
 	while (!err && (now = clock_now(CLOCK_MONOTONIC)) < end) {
-		int64_t left = (next < end ? next : end) - now;
+		int64_t write = sweep_intervals_next(sweep);
+		int64_t left = earliest(earliest(next, write), end) - now;
 		struct timespec timeout = {0};
 		size_t count = recording->targets.count;
 
@@ -275,10 +283,15 @@ static int watch_host(struct sweep *sweep, struct watch *watch, int signals, con
 		if (!err && clock_now(CLOCK_MONOTONIC) >= next) {
 			err = tick(sweep, watch);
 			/* Those that placing probes has taken are left out: a reading is a second of growth. */
-			next += (clock_now(CLOCK_MONOTONIC) - next) / TICK_NS * TICK_NS + TICK_NS;
-		} else if (!err && (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents)) {
+			missed = (clock_now(CLOCK_MONOTONIC) - next) / TICK_NS;
+			sweep->missed += (unsigned int)missed;
+			next += (missed + 1) * TICK_NS;
+		} else if (!err &&
+			   (fds[FD_WATCH].revents || fds[FD_REQUESTS].revents || now >= write)) {
 			err = take_events(sweep, watch);
 		}
+		if (!err && clock_now(CLOCK_MONOTONIC) < end)
+			err = sweep_intervals_go_on(sweep);
 	}
 	return err;
 }
@@ -306,9 +319,21 @@ static int report(struct sweep *sweep)
 	int code = sweep_result_fill(sweep, &result), write_code = write_result(sweep, &result);
 
 	sweep_result_deinit(&result);
+	if (sweep->recording.intervals.code != EXIT_OK)
+		return sweep->recording.intervals.code;
 	if (ages_code != EXIT_OK)
 		return ages_code;
 	return code != EXIT_OK ? code : write_code;
+}
+
+static void say_faults(const struct sweep_pages *pages)
+{
+	struct faults_stats stats;
+
+	sweep_pages_stats(pages, &stats);
+	log_verbose("page faults: %llu, %llu samples, %llu more found no room",
+		    (unsigned long long)stats.faults, (unsigned long long)stats.samples,
+		    (unsigned long long)stats.unsampled);
 }
 
 /* --- all of it --- */
@@ -339,6 +364,7 @@ static int start(struct sweep *sweep)
 			"page faults cannot be sampled, so growth outside of heaps has no sites: "
 			"%s",
 			strerror(-err));
+	uname(&sweep->system);
 	sweep->started_realtime = clock_now(CLOCK_REALTIME);
 	sweep->recording.started = clock_now(CLOCK_MONOTONIC);
 	log_verbose("sweeping");
@@ -364,6 +390,9 @@ static int run(struct sweep *sweep, struct watch *watch, int signals)
 	session_stop(recording);
 	log_progress_clear();
 	clear_table(sweep);
+	sweep_intervals_finish(sweep);
+	if (sweep->pages)
+		say_faults(sweep->pages);
 	session_give_up_on_signal(signals);
 	if (err)
 		log_error("the sweep ended early: %s", strerror(-err));
@@ -394,5 +423,6 @@ int sweep_run(const struct settings *settings)
 	sweep_pages_free(sweep.pages);
 	host_free(sweep.host);
 	free(sweep.zooms.items);
+	free(sweep.parts.items);
 	return code;
 }

@@ -16,7 +16,8 @@ struct faulting {
 	struct host_process *of; /* the host's; kept */
 	/* Of `of`, when this was begun: another program has other memory. */
 	unsigned int executions;
-	struct process *process;    /* owned; NULL: it could not be opened */
+	struct process *process;    /* owned, unless named; NULL: it could not be opened */
+	bool named;		    /* it is among those that names know, which own it then */
 	struct page_growth *growth; /* owned */
 };
 
@@ -37,6 +38,11 @@ struct sweep_pages {
 		struct faulting *items; /* owned */
 		size_t count, capacity;
 	} processes;
+	struct {
+		struct process **items; /* owned; names may lead to their images */
+		size_t count, capacity;
+	} named;
+	size_t ended; /* of those: nothing else leads to them */
 	struct recent recent[RECENT_MAX];
 	size_t recent_count;
 };
@@ -74,13 +80,17 @@ int sweep_pages_new(struct host *host, struct sweep_pages **out)
 	return 0;
 }
 
-/* What is known of one is let go. Names are looked up at the end alone, so nothing leads to its images. */
-static void let_go(struct faulting *faulting)
+/* What is known of one is let go, but for what names may lead to. */
+static void let_go(struct sweep_pages *pages, struct faulting *faulting)
 {
 	page_growth_free(faulting->growth);
-	process_free(faulting->process);
+	if (faulting->named)
+		pages->ended++;
+	else
+		process_free(faulting->process);
 	faulting->growth = NULL;
 	faulting->process = NULL;
+	faulting->named = false;
 }
 
 void sweep_pages_free(struct sweep_pages *pages)
@@ -88,8 +98,11 @@ void sweep_pages_free(struct sweep_pages *pages)
 	if (!pages)
 		return;
 	vec_for_each(faulting, &pages->processes)
-		let_go(faulting);
+		let_go(pages, faulting);
 	free(pages->processes.items);
+	vec_for_each(process, &pages->named)
+		process_free(*process);
+	free(pages->named.items);
 	faults_free(pages->faults);
 	fault_returns_free(pages->returns);
 	stack_walker_free(pages->shared.walker);
@@ -108,6 +121,33 @@ static struct faulting *find(const struct sweep_pages *pages, const struct host_
 			return faulting;
 	}
 	return NULL;
+}
+
+size_t sweep_pages_ended(const struct sweep_pages *pages)
+{
+	return pages->ended;
+}
+
+void sweep_pages_forget_ended(struct sweep_pages *pages)
+{
+	vec_for_each(faulting, &pages->processes) {
+		if (!faulting->named)
+			continue;
+		/* Its own again. */
+		vec_for_each(process, &pages->named) {
+			if (*process == faulting->process)
+				*process = NULL;
+		}
+		faulting->named = false;
+	}
+	vec_for_each(process, &pages->named)
+		process_free(*process);
+	pages->named.count = pages->ended = 0;
+}
+
+void sweep_pages_stats(const struct sweep_pages *pages, struct faults_stats *out)
+{
+	faults_stats(pages->faults, out);
 }
 
 static bool has_grown(const struct host_process *of)
@@ -129,7 +169,7 @@ void sweep_pages_tick(struct sweep_pages *pages)
 	pages->recent_count = 0;
 	vec_for_each(faulting, &pages->processes) {
 		if (faulting->of->state == HOST_ENDED || !faulting->growth) {
-			let_go(faulting);
+			let_go(pages, faulting);
 			faulting->of->kept--;
 		} else {
 			pages->processes.items[kept++] = *faulting;
@@ -186,7 +226,7 @@ static int find_or_begin(struct sweep_pages *pages, pid_t pid, struct faulting *
 	if (*out && (*out)->executions == of->executions)
 		return 0;
 	if (*out) { /* it executes another program: what it had is gone */
-		let_go(*out);
+		let_go(pages, *out);
 		return begin(pages, *out);
 	}
 	if (pages->processes.count >= SWEEP_PAGES_MAX ||
@@ -196,7 +236,7 @@ static int find_or_begin(struct sweep_pages *pages, pid_t pid, struct faulting *
 	if (!err)
 		err = vec_push(&pages->processes, added);
 	if (err) {
-		let_go(&added);
+		let_go(pages, &added);
 		return err;
 	}
 	of->kept++;
@@ -255,11 +295,20 @@ static int copy_info(const struct profile_info *from, struct profile_info *to)
 		       : -ENOMEM;
 }
 
-int sweep_pages_profile(const struct sweep_pages *pages, const struct host_process *process,
+/* Names are about to lead to its images. */
+static int keep_named(struct sweep_pages *pages, struct faulting *faulting)
+{
+	int err = faulting->named ? 0 : vec_push(&pages->named, faulting->process);
+
+	faulting->named |= !err;
+	return err;
+}
+
+int sweep_pages_profile(struct sweep_pages *pages, const struct host_process *process,
 			struct names *names, const struct profile_info *info,
 			struct sweep_site *site, uint8_t **data, size_t *size)
 {
-	const struct faulting *faulting = find(pages, process);
+	struct faulting *faulting = find(pages, process);
 	struct profile *profile;
 	int err;
 
@@ -279,8 +328,10 @@ int sweep_pages_profile(const struct sweep_pages *pages, const struct host_proce
 	if (!err && process_has_ended(faulting->process))
 		err = -ESRCH;
 	if (!err && profile->growths.count)
+		err = keep_named(pages, faulting);
+	if (!err && profile->growths.count)
 		err = names_give(names, profile, faulting->process);
-	if (!err)
+	if (!err && site)
 		err = fill_site(profile, site);
 	if (!err && profile->growths.count)
 		err = pprof_encode_growth(profile, data, size);

@@ -7,6 +7,7 @@
 
 #include "names.h"
 #include "output/sweep.h"
+#include "target/faults.h"
 #include "target/host.h"
 
 /*
@@ -35,10 +36,18 @@ void sweep_pages_tick(struct sweep_pages *pages);
 /*
  * The profile of a process's growth, named and encoded for pprof, and its first site in *site. *data is
  * the caller's to free; NULL where nothing is known of it, or it has ended. info: of the profile; its
- * strings are borrowed. 0 or -ENOMEM.
+ * strings are borrowed. 0 or -ENOMEM. Can be called at any time; names may lead to images of its process,
+ * which is kept for them. site may be NULL.
  */
-int sweep_pages_profile(const struct sweep_pages *pages, const struct host_process *process,
+int sweep_pages_profile(struct sweep_pages *pages, const struct host_process *process,
 			struct names *names, const struct profile_info *info,
 			struct sweep_site *site, uint8_t **data, size_t *size);
+
+/* Processes that are kept for names alone; and, when those are gone, lets go of them. */
+size_t sweep_pages_ended(const struct sweep_pages *pages);
+void sweep_pages_forget_ended(struct sweep_pages *pages);
+
+/* How sampling has gone. */
+void sweep_pages_stats(const struct sweep_pages *pages, struct faults_stats *out);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "report.h"
 #include "sweep.h"
+#include "sweep_growth.h"
 #include "sweep_rows.h"
 #include "targets.h"
 #include "target/cgroup.h"
@@ -11,7 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #define ROWS_MAX 4096
 /* Files and shared memory together: what is told of them apart is short of the truth by less. */
@@ -43,6 +43,14 @@ struct host_grown sweep_grown(const struct settings *settings, bool ended)
 static int64_t shared_growth(const struct host_process *process)
 {
 	return (int64_t)process->latest.shared - (int64_t)process->first.shared;
+}
+
+bool sweep_tells_of(const struct sweep *sweep, const struct host_process *process)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, true);
+
+	return sweep_find_zoom(sweep, process) || host_growth(process) >= (int64_t)grown.bytes ||
+	       shared_growth(process) >= (int64_t)grown.bytes;
 }
 
 void sweep_note_kinds(struct sweep *sweep)
@@ -131,79 +139,6 @@ static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, struct s
 	return code;
 }
 
-/* Beside the heap's profile of that process. To be freed; NULL: no memory. */
-static char *growth_path(const struct settings *settings, const struct sweep_row *row)
-{
-	CLEANUP(cleanup_free) char *heap = NULL;
-	char *path;
-
-	if (output_path(settings->output, row->comm, row->pid, "pb.gz", &heap) ||
-	    output_path(settings->output, row->comm, row->pid, "growth.pb.gz", &path))
-		return NULL;
-	if (strcmp(path, heap) != 0)
-		return path;
-	/* A pattern without an extension of ours. */
-	free(path);
-	return asprintf(&path, "%s.growth", heap) < 0 ? NULL : path;
-}
-
-static int write_growth(const struct sweep *sweep, struct sweep_row *row, const uint8_t *data,
-			size_t size)
-{
-	char *path = growth_path(sweep->settings, row);
-	int err = path ? output_write(path, &sweep->settings->owner, data, size) : -ENOMEM;
-
-	if (!err) {
-		row->growth_profile = path;
-		return EXIT_OK;
-	}
-	log_error("cannot write the growth of process %d: %s", row->pid, strerror(-err));
-	free(path);
-	return EXIT_OUTPUT;
-}
-
-/* What its page faults tell. An exit code. */
-static int add_growth(struct sweep *sweep, const struct host_process *process,
-		      struct sweep_row *row)
-{
-	const struct settings *settings = sweep->settings;
-	const struct profile_info info = {
-		.pid = row->pid,
-		.comm = row->comm,
-		.exe = (char *)"",
-		.version = (char *)ALLOCTRACE_VERSION,
-		.command_line = settings->command_line,
-		.kernel = (char *)sweep->kernel,
-		.attach = (char *)"",
-		.time_nanos = sweep->started_realtime,
-		.duration_nanos = sweep->recording.ended - sweep->recording.started,
-		.end_reason = sweep->recording.end_reason,
-	};
-	CLEANUP(cleanup_free) uint8_t *data = NULL;
-	size_t size;
-	int err = 0;
-
-	if (!sweep->pages || process->state == HOST_ENDED)
-		return EXIT_OK;
-	if (!sweep->recording.names)
-		err = names_new(settings, &sweep->recording.names);
-	if (!err)
-		err = sweep_pages_profile(sweep->pages, process, sweep->recording.names, &info,
-					  &row->growth_site, &data, &size);
-	if (err)
-		return EXIT_OTHER;
-	return data ? write_growth(sweep, row, data, size) : EXIT_OK;
-}
-
-/* Is it worth more than its line? */
-static bool has_grown(const struct sweep *sweep, const struct sweep_row *row)
-{
-	const struct host_grown grown = sweep_grown(sweep->settings, true);
-
-	return row->anon_growth >= (int64_t)grown.bytes ||
-	       row->shared_growth >= (int64_t)grown.bytes;
-}
-
 /* Who it is and what its memory was, of all of them before anything that takes its time. An exit code. */
 static int add_row(const struct sweep *sweep, const struct host_process *process,
 		   struct sweep_result *result)
@@ -227,8 +162,7 @@ static void add_share(const struct sweep *sweep, const struct host_process *proc
 {
 	struct memory_share share;
 
-	if ((!sweep_find_zoom(sweep, process) && !has_grown(sweep, row)) ||
-	    host_read_share(process, &share))
+	if (!sweep_tells_of(sweep, process) || host_read_share(process, &share))
 		return;
 	row->share_known = true;
 	row->pss = share.pss;
@@ -259,8 +193,9 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 		code = add_heap(sweep, zoom, row);
 	if (!row->verdict_text && sweep_row_judge(row))
 		code = EXIT_OTHER;
-	if (code == EXIT_OK && (zoom || has_grown(sweep, row)))
-		code = add_growth(sweep, process, row);
+	if (code == EXIT_OK && sweep_tells_of(sweep, process))
+		code = sweep_growth_write(sweep, process, 0, &row->growth_site,
+					  &row->growth_profile);
 	return code;
 }
 
@@ -367,21 +302,26 @@ static int add_brief(const struct host *host, struct sweep_result *result)
 
 int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 {
+	const struct intervals *intervals = &sweep->recording.intervals;
 	const struct host *host = sweep->host;
 	CLEANUP(cleanup_free) const struct host_process **found = NULL;
-	struct utsname system;
 	size_t count;
 	int code;
 
-	uname(&system);
-	sweep->kernel = system.release;
 	result->version = ALLOCTRACE_VERSION;
-	result->kernel = strdup(system.release);
+	result->kernel = strdup(sweep->system.release);
 	result->time_nanos = sweep->started_realtime;
 	result->duration = sweep->recording.ended - sweep->recording.started;
 	result->short_lived = (unsigned int)host->short_lived_total;
 	result->kernel_threads = (unsigned int)host->kernel_threads;
 	result->not_read = (unsigned int)host->failed;
+	result->readings_missed = sweep->missed;
+	result->numbered = (struct sweep_numbered){
+		.every = intervals->every,
+		.last = intervals->number,
+		.missed = intervals->missed,
+		.longest = intervals->longest,
+	};
 	found = find_rows(host, &count);
 	if (!found)
 		return EXIT_OTHER;

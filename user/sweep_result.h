@@ -10,12 +10,20 @@
 #include "output/sweep.h"
 #include "target/host.h"
 
+#include <sys/utsname.h>
+
 /* A process that was chosen. */
 struct sweep_zoom {
 	struct host_process *process; /* the host's; kept */
 	uint32_t slot;		      /* of its target, if there is no reason against */
 	int64_t at;		      /* ns, CLOCK_MONOTONIC */
 	const char *reason;	      /* why it has no probes; static; NULL: it has */
+};
+
+/* A numbered profile of an interval. */
+struct sweep_part {
+	struct host_process *process; /* the host's; kept */
+	bool heap;		      /* else it is of its growth */
 };
 
 struct sweep {
@@ -29,8 +37,15 @@ struct sweep {
 	} zooms;
 	unsigned int slots; /* that may be used */
 	int64_t started_realtime;
-	const char *kernel; /* its release, while the result is made */
-	unsigned int lines; /* of the table that stands on the terminal */
+	struct utsname system;
+	struct {
+		struct sweep_part *items; /* owned; of the interval at hand; empty: there is none */
+		size_t count, capacity;
+	} parts;
+	size_t next_part;	 /* to be written */
+	struct settings offline; /* the settings without downloads; its pointers are borrowed */
+	unsigned int missed;	 /* seconds without a reading */
+	unsigned int lines;	 /* of the table that stands on the terminal */
 };
 
 /* The choice of a process, NULL: it has not been chosen. */
@@ -41,6 +56,9 @@ bool sweep_has_slot(const struct sweep *sweep);
 
 /* From when on a process has grown. */
 struct host_grown sweep_grown(const struct settings *settings, bool ended);
+
+/* Is more to be told of a process than its line? */
+bool sweep_tells_of(const struct sweep *sweep, const struct host_process *process);
 
 /* Notes what a process has of files and of shared memory once the two together begin to grow. */
 void sweep_note_kinds(struct sweep *sweep);

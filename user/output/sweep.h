@@ -75,6 +75,14 @@ struct sweep_brief {
 /* So many of these names are told, the most frequent ones. */
 #define SWEEP_BRIEF_MAX 10
 
+/* Numbered profiles (--interval). */
+struct sweep_numbered {
+	int64_t every;	     /* ns; 0: there were none */
+	unsigned int last;   /* number */
+	unsigned int missed; /* intervals that were left out, or not written to the end */
+	int64_t longest;     /* ns that one profile took to write */
+};
+
 struct sweep_result {
 	const char *version; /* borrowed */
 	char *kernel;	     /* owned */
@@ -90,6 +98,8 @@ struct sweep_result {
 	} brief;
 	/* Processes seen, that ended, that lived too briefly to be looked at, that could not be read. */
 	unsigned int processes, ended, short_lived, kernel_threads, not_read;
+	unsigned int readings_missed; /* seconds in which memory was not read */
+	struct sweep_numbered numbered;
 };
 
 void sweep_row_deinit(struct sweep_row *row);

@@ -269,6 +269,23 @@ static json_t *short_lived(const struct sweep_result *result)
 	return array;
 }
 
+static json_t *counts(const struct sweep_result *result)
+{
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "processes", (int)result->processes,
+			 "ended", (int)result->ended, "short_lived", (int)result->short_lived,
+			 "kernel_threads", (int)result->kernel_threads, "not_read",
+			 (int)result->not_read, "readings_missed", (int)result->readings_missed);
+}
+
+static json_t *intervals(const struct sweep_numbered *numbered)
+{
+	if (!numbered->every)
+		return json_null();
+	return json_pack("{s:f, s:i, s:i, s:f}", "seconds", (double)numbered->every / 1e9,
+			 "last_number", (int)numbered->last, "missed", (int)numbered->missed,
+			 "longest_write_seconds", (double)numbered->longest / 1e9);
+}
+
 int sweep_json_write(const struct sweep_result *result, FILE *to)
 {
 	time_t start = (time_t)(result->time_nanos / 1000000000);
@@ -279,12 +296,10 @@ int sweep_json_write(const struct sweep_result *result, FILE *to)
 
 	if (gmtime_r(&start, &tm))
 		strftime(when, sizeof(when), "%FT%TZ", &tm);
-	root = json_pack("{s:s, s:o, s:s, s:f, s:{s:i, s:i, s:i, s:i, s:i}, s:o, s:o}", "version",
-			 result->version, "kernel", text(result->kernel), "start", when,
-			 "duration_seconds", (double)result->duration / 1e9, "counts", "processes",
-			 (int)result->processes, "ended", (int)result->ended, "short_lived",
-			 (int)result->short_lived, "kernel_threads", (int)result->kernel_threads,
-			 "not_read", (int)result->not_read, "short_lived", short_lived(result),
+	root = json_pack("{s:s, s:o, s:s, s:f, s:o, s:o, s:o, s:o}", "version", result->version,
+			 "kernel", text(result->kernel), "start", when, "duration_seconds",
+			 (double)result->duration / 1e9, "counts", counts(result), "intervals",
+			 intervals(&result->numbered), "short_lived", short_lived(result),
 			 "processes", processes(result));
 	if (!root)
 		return -ENOMEM;

@@ -214,6 +214,21 @@ static void write_brief(const struct sweep_result *result, FILE *to)
 	fputc('\n', to);
 }
 
+/* What the sweep itself did not get done. */
+static void write_missed(const struct sweep_result *result, FILE *to)
+{
+	char text[UNITS_TEXT_MAX];
+
+	if (result->readings_missed)
+		fprintf(to, "; %u readings of all were missed", result->readings_missed);
+	if (result->numbered.missed)
+		fprintf(to,
+			"; numbered profiles of %u intervals are missing: one took up to %s to "
+			"write",
+			result->numbered.missed,
+			units_format_duration(result->numbered.longest, text));
+}
+
 static void write_heading(const struct sweep_result *result, FILE *to)
 {
 	time_t start = (time_t)(result->time_nanos / 1000000000);
@@ -230,6 +245,7 @@ static void write_heading(const struct sweep_result *result, FILE *to)
 		when, result->ended, result->short_lived);
 	if (result->not_read)
 		fprintf(to, ", %u could not be read", result->not_read);
+	write_missed(result, to);
 	fputc('\n', to);
 	if (result->brief.count)
 		write_brief(result, to);
