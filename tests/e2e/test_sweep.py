@@ -481,9 +481,13 @@ class Hazards(SweepCase):
                 self.assertEqual(plant.next_line(), f"ready {plant.pid}")
                 changed.append(True)
 
-        sweep = self.sweep(change, lambda: changed and self.grown(plant))
+        sweep = self.sweep(change, lambda: changed and self.grown(plant), "-s", "64KiB")
         rows = {row["comm"]: row for row in sweep.rows_of(plant.pid)}
         self.assertIn("plant-heap", rows)
+        self.assertTrue(rows["plant-heap"]["zoomed"], rows)
+        # A MiB a second, before and after. It was traced for twice as long as it has been what it is.
+        rate = rows["plant-heap"]["alloc_bytes_per_second"] / (1 << 20)
+        self.assertTrue(0.7 < rate < 1.4, rows)
         self.assertLessEqual(set(rows), {"plant-become", "plant-heap"})
         self.check_only(rows["plant-heap"], "site_heap")
         self.assertLessEqual(rows["plant-heap"]["growth"], plant.ask().grown * 1.05 + SLACK)
