@@ -16,13 +16,15 @@
  *   output/    profile -> bytes: pprof, summary, folded stacks; and where they go (file)
  *   targets.c  the processes of a recording: opened, probed, kept up with
  *   session.c  what every recording needs: signals, the watch, the tracer, an end
+ *   intervals.c  numbered profiles meanwhile: when they are due
  *   command.c  a command started as a target
  *   jit_names.c  the names of a target's code that was made at run time
  *   names.c    the locations of a profile -> names
  *   report.c   one target's recording -> profile, names, files
  *   record.c   one recording: open, attach, wait, detach, report
  *   sweep.c    a sweep of the host: watch all, join those that grow, tell (sweep_result, sweep_rows);
- *              where they grow by page faults (sweep_pages, page_growth)
+ *              where they grow by page faults (sweep_pages, page_growth, sweep_growth); numbered
+ *              profiles meanwhile (sweep_intervals)
  *   cli.c      the command line
  *
  * The kernel side is in bpf/, what both sides share in include/.

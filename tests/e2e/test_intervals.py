@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 from lib import NOT_WRITABLE, OK, USAGE, Case, Profile, Result, wait_for
 
@@ -66,6 +67,25 @@ class Intervals(Case):
             ).stdout  # fmt: skip
             total = re.search(r"of (\d+)B? total", shown).group(1)
             self.assertEqual(int(total), sum(figures[index] for figures in books.values()), shown)
+
+    def test_profiles_that_are_left_out_are_told(self):
+        """A pipe that nobody reads takes longer to write than the interval."""
+        os.mkdir(self.path("out"))
+        target = self.target("ledger")
+        pipe = self.path(f"out/alloctrace.ledger.{target.pid}.0001.pb.gz")
+        os.mkfifo(pipe)
+        tracer = self.start(target, "-o", self.path("out"))
+        started = time.monotonic()
+        wait_for(lambda: time.monotonic() - started > 1, "a second")
+        with open(pipe, "rb") as file:
+            self.assertTrue(file.read())
+        self.next_whole_interval()
+        self.assertEqual(tracer.stop(), OK, tracer.describe())
+        # The numbers go on where they were.
+        self.assertEqual(self.numbers(), list(range(1, self.numbers()[-1] + 1)))
+        told = re.search(r"(\d+) numbered profiles were left out", Result(tracer).stdout)
+        self.assertIsNotNone(told, tracer.describe())
+        self.assertGreaterEqual(int(told.group(1)), 5)
 
     def test_extension_keeps_its_place(self):
         target = self.target("ledger")

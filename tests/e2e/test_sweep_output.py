@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
+import threading
 import time
 
 import lib
@@ -78,10 +80,11 @@ class Shares(SweepCase):
 
     def sweep(self, *options):
         """A plant that has stopped by the end, and shares 3/4 of its memory; what is said of it; its shares."""
-        plant, seen = self.plant("common"), []
+        plant, seen, first = self.plant("common"), [], []
 
         def stop(_):
-            if not seen and memory(plant.pid)["RssShmem"] >= 64 * MIB:
+            first.append(memory(plant.pid)["RssShmem"])
+            if not seen and first[-1] >= first[0] + 64 * MIB:
                 plant.signal(signal.SIGUSR2)
                 self.assertEqual(plant.next_line(), "shared")
                 seen.append(shares(plant.pid))
@@ -308,6 +311,33 @@ class Intervals(SweepCase):
             index = [word.split("/")[0] for word in header.split()].index(kind)
             values = (line.split(":")[0].split() for line in samples.splitlines() if re.match(r" +-?\d", line))
             self.assertEqual(sum(int(value[index]) for value in values), difference, shown)
+
+    def test_what_writing_takes_from_the_sweep_is_told(self):
+        """A pipe that nobody reads for a while holds all of it up."""
+        plant, seen = self.plant("heap", 4 * MIB), {}
+        folder = tempfile.mkdtemp(prefix="piped.", dir=self.folder)
+        pipe = f"{folder}/alloctrace.plant-heap.{plant.pid}.growth"
+
+        for number in range(1, 100):
+            os.mkfifo(f"{pipe}.{number:04}.pb.gz")
+
+        def work(_):
+            grown = plant.ask().grown
+            seen.setdefault("first", grown)
+            # A process has profiles when it has grown by one MiB, or two.
+            if "read" not in seen and grown > seen["first"] + 40 * MIB:
+                for path in glob.glob(f"{pipe}.*"):
+                    threading.Thread(target=lib.read_bytes, args=(path,), daemon=True).start()
+                seen["read"] = grown
+
+        sweep = Sweep(self, "-d", "600s", "-i", "500ms", "--comm", "plant-heap", "-o", folder)
+        sweep.run(work, lambda: "read" in seen and plant.ask().grown > seen["read"] + 16 * MIB)
+        intervals = sweep.result["intervals"]
+        self.assertGreaterEqual(intervals["missed"], 4, sweep.result)
+        self.assertGreater(intervals["longest_write_seconds"], 2)
+        self.assertGreaterEqual(sweep.counts["readings_missed"], 2, sweep.counts)
+        # It goes on afterwards.
+        self.assertEqual(sweep.row(plant.pid)["verdict"]["kind"], "steady")
 
     def test_names_of_processes_that_come_and_go(self):
         """Names may lead to images of processes that have ended: those are kept, but not for ever."""
