@@ -192,11 +192,62 @@ static void ages_stand_below_the_site(void **state)
 	free(text);
 }
 
+static void columns_are_those_that_say_something(void **state)
+{
+	struct sweep_row row = {.rss_start = 1 << 20, .rss_end = 8 << 20, .anon_growth = 7 << 20};
+	char *text = table_of(row, "plain", "/plain");
+
+	(void)state;
+	assert_non_null(strstr(text, " growth  anonymous      live "));
+	assert_non_null(strstr(text, "8.00 MiB  +7.00 MiB  +7.00 MiB         - "));
+	free(text);
+
+	/* Of which kind the rest is, is not known. */
+	row.anon_growth = 5 << 20;
+	row.shared_growth = 2 << 20;
+	text = table_of(row, "plain", "/plain");
+	assert_non_null(strstr(text, " anonymous       files      live "));
+	assert_non_null(strstr(text, "+7.00 MiB  +5.00 MiB  +2.00 MiB? "));
+	free(text);
+
+	row.kinds_known = true;
+	row.file_growth = 0;
+	row.shmem_growth = 2 << 20;
+	text = table_of(row, "plain", "/plain");
+	assert_non_null(strstr(text, " anonymous     shared      live "));
+	assert_non_null(strstr(text, "+7.00 MiB  +5.00 MiB  +2.00 MiB   "));
+	free(text);
+}
+
+static void rows_name_the_first_site(void **state)
+{
+	struct sweep_row row = {
+		.zoomed = true,
+		.live = 1 << 20,
+		.site = {.function = copy("keeps"), .file = copy("")},
+		.growth_site = {.function = copy("touches"), .file = copy("")},
+	};
+	char *text = table_of(row, "plain", "/plain");
+
+	(void)state;
+	assert_non_null(strstr(text, "1.00 MiB       0 B/s  too short  keeps\n"));
+	free(text);
+
+	row.live = 0;
+	row.site = (struct sweep_site){.function = copy("allocates"), .file = copy("")};
+	row.growth_site = (struct sweep_site){.function = copy("touches"), .file = copy("")};
+	text = table_of(row, "plain", "/plain");
+	assert_non_null(strstr(text, "0 B       0 B/s  too short  touches\n"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_escaped_once),
 		cmocka_unit_test(no_name_steers_the_terminal),
+		cmocka_unit_test(columns_are_those_that_say_something),
+		cmocka_unit_test(rows_name_the_first_site),
 		cmocka_unit_test(columns_are_of_characters),
 		cmocka_unit_test(share_is_told_where_it_is_much_less),
 		cmocka_unit_test(ages_stand_below_the_site),

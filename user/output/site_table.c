@@ -10,6 +10,7 @@
 #include "output/ages_text.h"
 #include "output/figure.h"
 #include "output/frame.h"
+#include "output/short_name.h"
 #include "output/text.h"
 #include "util/cleanup.h"
 #include "util/units.h"
@@ -50,64 +51,6 @@ struct row {
 	char figures[PROFILE_VALUES][FIGURE_TEXT_MAX];
 };
 
-/* --- names --- */
-
-/*
- * A copy with "<..>" for template arguments: what tells two C++ frames apart is rarely in there.
- * Names with an operator, in which such a sign need not be a bracket, are copied as they are; so
- * are those whose brackets do not match, and those that begin with one: Rust's "<T as
- * Trait>::method" is about T.
- */
-static char *without_template_arguments(const char *name)
-{
-	size_t depth = 0;
-	char *copy, *to;
-
-	if (*name == '<' || strstr(name, "operator"))
-		return strdup(name);
-	/* At worst every "<>" becomes "<..>". */
-	copy = to = malloc(strlen(name) * 2 + 1);
-	if (!copy)
-		return NULL;
-	for (const char *at = name; *at; at++) {
-		if (*at == '>' && !depth--)
-			break;
-		if (!depth)
-			*to++ = *at;
-		if (*at == '<' && !depth++)
-			to = stpcpy(to, "..");
-	}
-	*to = '\0';
-	if (depth) { /* one too many of either */
-		free(copy);
-		return strdup(name);
-	}
-	return copy;
-}
-
-static bool is_inside_character(char byte)
-{
-	return (byte & 0xc0) == 0x80;
-}
-
-/* A copy of a name, made to fit: the end of it, which says most, and some of its beginning. */
-static char *shortened(const char *name, size_t width)
-{
-	char *copy = strlen(name) > width ? without_template_arguments(name) : strdup(name);
-	size_t length = copy ? strlen(copy) : 0;
-	size_t head = width / 3, tail = length - (width - head - 2);
-
-	if (length <= width)
-		return copy;
-	while (head && is_inside_character(copy[head]))
-		head--;
-	while (is_inside_character(copy[tail]))
-		tail++;
-	memcpy(copy + head, "..", 2);
-	memmove(copy + head + 2, copy + tail, length - tail + 1);
-	return copy;
-}
-
 static const char *base_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -146,7 +89,7 @@ static int write_name(struct frame_cursor *cursor, FILE *to)
 		}
 		frame = innermost;
 	}
-	name = shortened(frame.name, NAME_WIDTH);
+	name = short_name(frame.name, NAME_WIDTH);
 	if (!name)
 		return -ENOMEM;
 	text_escape(to, name);
@@ -168,7 +111,7 @@ static int write_name(struct frame_cursor *cursor, FILE *to)
 /* "handle_request server.c:310" */
 static int format_caller(const struct frame *frame, char **text)
 {
-	CLEANUP(cleanup_free) char *name = shortened(frame->name, CALLER_WIDTH);
+	CLEANUP(cleanup_free) char *name = short_name(frame->name, CALLER_WIDTH);
 	int length;
 
 	if (!name)

@@ -1,8 +1,8 @@
 #include "output/sweep.h"
 
+#include "output/sweep_columns.h"
 #include "output/text.h"
 #include "util/units.h"
-#include "util/utf8.h"
 #include "util/vec.h"
 
 #include <errno.h>
@@ -11,10 +11,6 @@
 #include <string.h>
 #include <time.h>
 
-#define COMM_WIDTH   15
-#define PLACE_WIDTH  24
-#define CONTAINER_ID 12 /* digits that people know a container by */
-#define LEAST_GROWTH 4096
 /* Of a PSS that is nearly all of the RSS, or lacks no more than libraries, nothing is told. */
 #define SHARED_LEAST  (8 * 1024 * 1024)
 #define SHARED_OF_RSS 0.25
@@ -51,81 +47,6 @@ void sweep_result_deinit(struct sweep_result *result)
 	}
 	free(result->brief.items);
 	free(result->kernel);
-}
-
-/* A size with its sign, "+1.2 MiB"; "-" for nothing worth telling. */
-static const char *format_change(int64_t bytes, char text[UNITS_TEXT_MAX + 1])
-{
-	char size[UNITS_TEXT_MAX];
-	double magnitude = bytes < 0 ? -(double)bytes : (double)bytes;
-
-	if (magnitude < LEAST_GROWTH)
-		return "-";
-	snprintf(text, UNITS_TEXT_MAX + 1, "%c%s", bytes < 0 ? '-' : '+',
-		 units_format_size(magnitude, size));
-	return text;
-}
-
-/* Behind so many characters of what is UTF-8, or its end; *passed: how many there were. */
-static const char *pass_characters(const char *string, size_t count, size_t *passed)
-{
-	uint32_t code;
-
-	for (*passed = 0; *passed < count && *string; ++*passed) {
-		size_t length = utf8_decode(string, &code);
-
-		string += length ? length : 1;
-	}
-	return string;
-}
-
-/*
- * Escaped, cut and padded to a column. The end of a path says more than its beginning. A character is taken
- * to be as wide as any other.
- */
-static void write_column(const char *string, int width, FILE *to)
-{
-	char *escaped = text_escaped(string);
-	const char *start = escaped ? escaped : "", *end;
-	size_t length, shown;
-
-	pass_characters(start, SIZE_MAX, &length);
-	if (length > (size_t)width && strchr(string, '/'))
-		start = pass_characters(start, length - (size_t)width, &shown);
-	end = pass_characters(start, (size_t)width, &shown);
-	fprintf(to, "%.*s%*s", (int)(end - start), start, width - (int)shown, "");
-	free(escaped);
-}
-
-static void write_place(const struct sweep_row *row, FILE *to)
-{
-	char id[CONTAINER_ID + 1];
-
-	if (!row->container) {
-		write_column(*row->cgroup ? row->cgroup : "-", PLACE_WIDTH, to);
-		return;
-	}
-	snprintf(id, sizeof(id), "%s", row->container);
-	write_column(id, PLACE_WIDTH, to);
-}
-
-static void write_row(const struct sweep_row *row, FILE *to)
-{
-	char rss[UNITS_TEXT_MAX], anon[UNITS_TEXT_MAX + 1], shared[UNITS_TEXT_MAX + 1];
-	char live[UNITS_TEXT_MAX] = "-", rate[UNITS_TEXT_MAX + 2] = "-", size[UNITS_TEXT_MAX];
-
-	if (row->zoomed) {
-		units_format_size(row->live, live);
-		snprintf(rate, sizeof(rate), "%s/s",
-			 units_format_size(row->alloc_per_second, size));
-	}
-	fprintf(to, "%7d ", row->pid);
-	write_column(row->comm, COMM_WIDTH, to);
-	fputc(' ', to);
-	write_place(row, to);
-	fprintf(to, " %9s %10s %10s %9s %11s  %s\n", units_format_size((double)row->rss_end, rss),
-		format_change(row->anon_growth, anon), format_change(row->shared_growth, shared),
-		live, rate, row->ended ? "ended" : sweep_verdict_name(row->verdict.kind));
 }
 
 static void write_site(const char *what, const struct sweep_site *site, FILE *to)
@@ -252,15 +173,6 @@ static void write_heading(const struct sweep_result *result, FILE *to)
 	fputc('\n', to);
 }
 
-static void write_rows(const struct sweep_result *result, size_t shown, FILE *to)
-{
-	fprintf(to, "%7s %-*s %-*s %9s %10s %10s %9s %11s  %s\n", "pid", COMM_WIDTH, "command",
-		PLACE_WIDTH, "container or cgroup", "RSS", "anonymous", "shared", "live",
-		"allocated", "growth");
-	for (size_t i = 0; i < shown; i++)
-		write_row(&result->rows.items[i], to);
-}
-
 void sweep_table_write_rows(const struct sweep_result *result, FILE *to)
 {
 	char text[UNITS_TEXT_MAX];
@@ -269,7 +181,7 @@ void sweep_table_write_rows(const struct sweep_result *result, FILE *to)
 		units_format_duration(result->duration, text), result->processes,
 		result->rows.count);
 	if (result->rows.count)
-		write_rows(result, result->rows.count, to);
+		sweep_columns_write(result, result->rows.count, to);
 }
 
 int sweep_table_write(const struct sweep_result *result, unsigned int top, FILE *to)
@@ -277,7 +189,7 @@ int sweep_table_write(const struct sweep_result *result, unsigned int top, FILE 
 	size_t shown = top < result->rows.count ? top : result->rows.count;
 
 	write_heading(result, to);
-	write_rows(result, shown, to);
+	sweep_columns_write(result, shown, to);
 	for (size_t i = 0; i < shown; i++) {
 		const struct sweep_row *row = &result->rows.items[i];
 
