@@ -144,10 +144,16 @@ struct {
 	__uint(max_entries, 16384);
 } events SEC(".maps");
 
-/* struct region_event, for who asked for mappings too; else as small as can be. */
+/* Are direct mappings recorded, with their stacks, or only measured? */
+const volatile bool records_mappings = false;
+
+/* By slot: it has, or is about to have, a mapping that is measured. Else there is none to be replaced. */
+__u32 has_measured[MAX_TARGETS];
+
+/* struct region_event */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(max_entries, REGION_RING_BYTES);
 } region_events SEC(".maps");
 
 /* By slot: targets that run Python; and struct python_event, for their names, else as small as can be. */

@@ -3,6 +3,12 @@
  * it, and what it unmaps. They are sampled as allocations are, by their size, and their calls wait in
  * `pending` as those do; but what becomes of them is the user side's to know (struct region_event).
  *
+ * Without --mmap they are only measured, for the account of the resident memory: what of them is resident,
+ * the user side can tell if it knows where they are. So none is a sampled call, and none is recorded; and
+ * munmap is not probed, nor brk, whose first instructions have to be single-stepped. What is unmapped has
+ * no pages, until something else is mapped there: so every call that maps is reported, whoever makes it,
+ * once a target has a mapping that is measured.
+ *
  * Events are sent in the order of what happens to an address: a mapping's when it has been made, an
  * unmapping's before it is. All these calls are rare beside malloc, and system calls: nothing here
  * has to be fast.
@@ -52,12 +58,18 @@ static __always_inline bool region_send(const struct region_event *event)
 	return !err;
 }
 
+/* What takes away is lost. */
+static __always_inline void region_count_loss(struct cpu_state *cpu)
+{
+	count_up(cpu, records_mappings ? COUNT_UNMAPS_LOST : COUNT_UNMEASURED);
+}
+
 /* One that takes away, or may. */
 static __always_inline void region_send_loss(struct cpu_state *cpu,
 					     const struct region_event *event)
 {
 	if (!region_send(event))
-		count_up(cpu, COUNT_UNMAPS_LOST);
+		region_count_loss(cpu);
 }
 
 /* What a call is about to do. */
@@ -105,10 +117,29 @@ static __always_inline void region_sample(struct pt_regs *ctx, struct target *ta
 	sample_refill(cpu);
 	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)PT_REGS_SP(ctx));
 	outcome = stack_record(ctx, target, slot, return_address, true, &call->stack);
-	call->sampled = outcome != COUNT_NESTED;
-	count_up(cpu, call->sampled ? COUNT_SAMPLED : COUNT_NESTED);
-	if (call->sampled)
-		call->loss = outcome;
+	if (records_mappings) {
+		call->sampled = outcome != COUNT_NESTED;
+		count_up(cpu, call->sampled ? COUNT_SAMPLED : COUNT_NESTED);
+		if (call->sampled)
+			call->loss = outcome;
+		else
+			call->stack = 0;
+	} else if (!outcome) {
+		has_measured[slot & (MAX_TARGETS - 1)] = 1;
+		call->stack = REGION_MEASURED;
+	} else {
+		if (outcome != COUNT_NESTED)
+			count_up(cpu, COUNT_UNMEASURED);
+		call->stack = 0;
+	}
+}
+
+/* Must this call be seen to return, if it is not sampled? */
+static __always_inline bool region_replaces(__u32 slot, bool replaces)
+{
+	if (records_mappings)
+		return replaces;
+	return has_measured[slot & (MAX_TARGETS - 1)];
 }
 
 /* The entry of a call that maps. Returns 1 where its return does not matter. */
@@ -139,6 +170,7 @@ static __always_inline int region_begin(struct pt_regs *ctx)
 	pending_call.epoch = target->epoch;
 	if (call.size && !sample_passes(cpu, call.size))
 		region_sample(ctx, target, slot, cpu, &pending_call);
+	call.replaces = region_replaces(slot, call.replaces);
 	if (!pending_call.sampled && !call.replaces)
 		return 1;
 
@@ -149,7 +181,7 @@ static __always_inline int region_begin(struct pt_regs *ctx)
 		if (pending_call.sampled)
 			count_up(cpu, pending_call.loss ?: loss);
 		if (call.replaces)
-			count_up(cpu, COUNT_UNMAPS_LOST);
+			region_count_loss(cpu);
 		return 1;
 	}
 	if (call.old_size) {
@@ -223,13 +255,13 @@ static __always_inline int region_finish(struct pt_regs *ctx)
 		outcome = COUNT_FAILED;
 	else if (call.loss)
 		outcome = call.loss;
-	else if (call.sampled)
+	else
 		event.stack = call.stack;
 	/* Of a failure, only what mremap holds is of interest. */
 	if ((event.start != event.end || event.id) && !region_send(&event)) {
 		outcome = mapped ? COUNT_LOST_MAPPINGS : outcome;
-		if (!event.stack || event.id)
-			count_up(cpu, COUNT_UNMAPS_LOST);
+		if (!event.stack || event.id || !records_mappings)
+			region_count_loss(cpu);
 	}
 	if (call.sampled)
 		count_up(cpu, outcome);

@@ -462,7 +462,8 @@ static __always_inline enum counter mapping_is_nested(struct target *target, __u
 
 /*
  * Walks and keeps the stack of a call. 0, COUNT_NESTED where it is part of another, which counts
- * instead, or the counter of the loss. maps: it is one that maps memory.
+ * instead, or the counter of the loss. maps: it is one that maps memory; the stack is kept only if
+ * those are recorded.
  */
 static __always_inline enum counter stack_record(struct pt_regs *ctx, struct target *target,
 						 __u32 slot, __u64 return_address, bool maps,
@@ -479,7 +480,7 @@ static __always_inline enum counter stack_record(struct pt_regs *ctx, struct tar
 		outcome = mapping_is_nested(target, slot, scratch);
 	else if (stack_is_nested(slot, target->epoch, &scratch->stack))
 		outcome = COUNT_NESTED;
-	if (outcome) {
+	if (outcome || (maps && !records_mappings)) {
 		scratch_release(scratch);
 		return outcome;
 	}

@@ -121,6 +121,7 @@ enum walk_end {
 	X(COUNT_REPLACED, "blocks seen again without their free", 0)                               \
 	X(COUNT_UNTRACKED, "live blocks lost from view by a failing realloc", 0)                   \
 	X(COUNT_UNMAPS_LOST, "unmappings that could not be reported", 0)                           \
+	X(COUNT_UNMEASURED, "mappings that the account of the RSS lacks", 0)                       \
 	X(COUNT_LOST_PENDING, "too many calls in progress", 1)                                     \
 	X(COUNT_LOST_RETURNS, "no return probe left in the thread", 1)                             \
 	X(COUNT_LOST_ABANDONED, "call left by a jump, never returned", 1)                          \
@@ -309,6 +310,12 @@ struct region_event {
 	__u32 id;   /* of an mremap under way: its thread; else 0 */
 	__u32 type; /* enum region_event_type */
 };
+
+/*
+ * In place of a stack's key, of a mapping that is only measured: without --mmap, mappings are followed for
+ * the account of the resident memory, and not recorded.
+ */
+#define REGION_MEASURED 1
 
 /* The room for events that have not been read. */
 #define REGION_RING_BYTES (4U << 20)

@@ -321,7 +321,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		settings->probe_throwing = true;
 		return 0;
 	case OPTION_MMAP:
-		settings->extras.mappings = true;
+		settings->mmap = true;
 		return 0;
 	case OPTION_NO_DEMANGLE:
 		settings->no_demangle = true;
@@ -425,6 +425,7 @@ bool cli_parse(int argc, char **argv, struct settings *settings, int *exit_code)
 		.top_processes = SWEEP_TOP,
 		.log_level = LOG_NORMAL,
 		.attach = TRACER_AUTO,
+		.extras = {.mappings = true},
 	};
 	settings->command_line = join(argc, argv);
 	settings->filter = calloc(1, sizeof(*settings->filter));

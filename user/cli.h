@@ -53,6 +53,7 @@ struct settings {
 	enum log_level log_level;
 	enum tracer_kind attach;
 	struct allocator_extras extras; /* owned; --allocator and --symbol */
+	bool mmap;			/* direct mappings are recorded */
 	bool probe_throwing;		/* also what an exception may pass without a guard */
 	uint32_t max_live, max_stacks;	/* 0: by the sampling rate */
 	bool no_demangle;

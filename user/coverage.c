@@ -10,20 +10,20 @@
 static const char may_throw[] = "an exception may pass through it, and would end the process "
 				"(--probe-throwing takes the risk)";
 
-static bool is_probed(const struct probed_image *item, const struct allocator_function *function)
+static bool is_safe(const struct probed_image *item, const struct allocator_function *function)
 {
 	return !function->throws || item->throwing != THROWING_LEFT_OUT;
 }
 
 /* "malloc+0 free+3 ...": functions, and the offsets of their probe sites. */
-static void write_functions(const struct probed_image *item, FILE *to)
+static void write_functions(const struct tracer *tracer, const struct probed_image *item, FILE *to)
 {
 	const char *separator = "";
 
 	for (size_t i = 0; i < item->allocator->function_count; i++) {
 		const struct allocator_function *function = &item->allocator->functions[i];
 
-		if (!is_probed(item, function))
+		if (!is_safe(item, function) || !tracer_probes(tracer, function->shape))
 			continue;
 		fprintf(to, "%s%s+%llu%s%s", separator, function->name,
 			(unsigned long long)(function->site - function->vaddr),
@@ -39,14 +39,15 @@ static void write_left_out(const struct probed_image *item, FILE *to)
 	const struct allocator *allocator = item->allocator;
 
 	for (size_t i = 0; i < allocator->function_count; i++) {
-		if (!is_probed(item, &allocator->functions[i]))
+		if (!is_safe(item, &allocator->functions[i]))
 			fprintf(to, "%s: %s\n", allocator->functions[i].name, may_throw);
 	}
 	vec_for_each(left_out, &allocator->left_out)
 		fprintf(to, "%s: %s\n", left_out->name, left_out->reason);
 }
 
-static int report_image(const struct probed_image *item, struct profile *profile)
+static int report_image(const struct tracer *tracer, const struct probed_image *item,
+			struct profile *profile)
 {
 	static const char *const throwing[] = {
 		[THROWING_LEFT_OUT] = "",
@@ -62,7 +63,7 @@ static int report_image(const struct probed_image *item, struct profile *profile
 
 	if (!to)
 		return -ENOMEM;
-	write_functions(item, to);
+	write_functions(tracer, item, to);
 	if (fclose(to))
 		return -ENOMEM;
 	to = open_memstream(&left_out, &size);
@@ -131,7 +132,7 @@ int coverage_report(const struct recording *recording, const struct target_recor
 
 	vec_for_each(item, &target->images) {
 		if (item->allocator && !item->image->expected && !err)
-			err = report_image(item, profile);
+			err = report_image(recording->tracer, item, profile);
 		if (item->search_error && !err)
 			err = profile_add_warning(profile, "%s: not searched for an allocator: %s",
 						  item->image->path, strerror(-item->search_error));

@@ -103,10 +103,10 @@ static void start_recording(struct recording *recording)
 
 /* --- while it runs --- */
 
-static void read_usage(struct recording *recording, bool stacks)
+static void read_usage(struct recording *recording, bool parts)
 {
 	vec_for_each(target, &recording->targets)
-		targets_read_usage(target, stacks);
+		targets_read_usage(recording, target, parts);
 }
 
 static void show_progress(const struct recording *recording)

@@ -207,6 +207,12 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 		err = profile_add_warning(
 			profile, "Python functions are not shown: this kernel does not load the "
 				 "program that looks for them");
+	if (!err && target->memory_end.direct_lost)
+		err = profile_add_warning(
+			profile,
+			"%llu events of mappings were lost: the figure of direct mappings in the "
+			"account of the RSS may be wrong by what they would have said",
+			(unsigned long long)target->memory_end.direct_lost);
 	if (!err && profile->info.frees == 0 && has_blocks(profile))
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");
@@ -293,7 +299,7 @@ static int fill_info(const struct recording *recording, const struct target_reco
 	info->time_nanos = target->started_realtime + (target->begun - target->started);
 	info->duration_nanos = moment->time - target->begun;
 	info->period = recording->settings->period;
-	info->mmap = recording->settings->extras.mappings;
+	info->mmap = recording->settings->mmap;
 	info->memory_start = target->memory_start;
 	info->memory_end = target->memory_end;
 	info->growth = verdict_of(&target->readings);

@@ -182,7 +182,7 @@ int session_open_tracer(struct recording *recording, const struct session_room *
 							      : DEFAULT_LIVE,
 		.max_stacks = settings->max_stacks ? settings->max_stacks : DEFAULT_STACKS,
 		.more_rows = room->more_rows,
-		.mmap = settings->extras.mappings,
+		.mmap = settings->mmap,
 		.verbose = settings->log_level == LOG_VERBOSE,
 	};
 	struct tracer_tables tables;

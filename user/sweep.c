@@ -208,7 +208,7 @@ static int tick(struct sweep *sweep, struct watch *watch)
 		err = zoom(sweep);
 	sweep_note_kinds(sweep);
 	vec_for_each(target, &sweep->recording.targets)
-		targets_read_usage(target, false);
+		targets_read_usage(&sweep->recording, target, false);
 	if (sweep->pages)
 		sweep_pages_tick(sweep->pages);
 	if (has_live_table(sweep))
@@ -386,7 +386,7 @@ static int run(struct sweep *sweep, struct watch *watch, int signals)
 	if (!err)
 		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
 	vec_for_each(target, &recording->targets)
-		targets_read_usage(target, true);
+		targets_read_usage(recording, target, true);
 	session_stop(recording);
 	log_progress_clear();
 	clear_table(sweep);

@@ -1,5 +1,6 @@
 #include "targets.h"
 
+#include "direct.h"
 #include "binary/minidebug.h"
 #include "output/text.h"
 #include "symbol/debug_search.h"
@@ -308,25 +309,21 @@ void targets_read_seen(const struct recording *recording, const struct target_re
 	*frees = counters[COUNT_FREES];
 }
 
-void targets_read_usage(struct target_record *target, bool stacks)
+void targets_read_usage(const struct recording *recording, struct target_record *target, bool parts)
 {
 	pid_t pid = target->process->pid;
 	struct profile_memory *latest = &target->memory_end;
 	struct memory memory;
-	uint64_t bytes;
 
 	if (target->ended_at || memory_read(pid, &memory) || process_has_ended(target->process))
 		return;
-	*latest = (struct profile_memory){
-		.known = true,
-		.anon = memory.anon,
-		.file = memory.file,
-		.shmem = memory.shmem,
-		.swap = memory.swap,
-		.stacks = latest->stacks,
-	};
-	if (stacks && !memory_read_stacks(pid, &bytes))
-		latest->stacks = bytes;
+	latest->known = true;
+	latest->anon = memory.anon;
+	latest->file = memory.file;
+	latest->shmem = memory.shmem;
+	latest->swap = memory.swap;
+	if (parts)
+		direct_measure(recording, target, latest);
 	readings_add(&target->readings, clock_now(CLOCK_MONOTONIC), memory.anon + memory.swap);
 	target->cpu_end = process_cpu_time(target->process);
 }
@@ -344,11 +341,11 @@ void targets_end(const struct recording *recording, struct target_record *target
 
 void targets_start(struct recording *recording, struct target_record *target)
 {
-	targets_read_usage(target, true);
+	targets_read_usage(recording, target, true);
 	target->memory_start = target->memory_end;
 	target->cpu_start = target->cpu_end;
 	/* Of one that ends before it is looked at again, the end is not known. */
-	target->memory_end.known = false;
+	target->memory_end.known = target->memory_end.direct_known = false;
 	target->cpu_end = -1;
 	targets_read_seen(recording, target, &target->calls, &target->frees);
 	target->started_realtime = clock_now(CLOCK_REALTIME);

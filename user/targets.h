@@ -62,8 +62,9 @@ int targets_say_error(pid_t pid, int err);
 
 /*
  * Reads its memory and CPU time, as the latest; what cannot be read any more stays as it was. With
- * stacks, which takes longer: at the start and the end.
+ * parts, stacks and direct mappings, which takes longer: at the start and the end.
  */
-void targets_read_usage(struct target_record *target, bool stacks);
+void targets_read_usage(const struct recording *recording, struct target_record *target,
+			bool parts);
 
 #endif

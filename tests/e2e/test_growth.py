@@ -73,11 +73,22 @@ class Growth(Case):
                 self.assertAlmostEqual(terms["live"], grown, delta=0.05 * grown + (64 << 10))
                 self.assertLess(abs(terms["not explained"]), self.SLACK + 0.02 * grown, summary)
 
-    def test_direct_mappings_are_not_explained_by_the_heap(self):
+    def test_direct_mappings_have_their_line(self):
         summary, grown = self.recorded("mmap")
-        self.assertRegex(self.verdict("mmap"), r"^grew in \d+ of \d+ parts of the window, [\d.]+ MiB/s; most of it is outside the heap")
+        self.assertRegex(
+            self.verdict("mmap"),
+            r"^grew in \d+ of \d+ parts of the window, [\d.]+ MiB/s; most of it is outside the heap: "
+            r"[\d.]+ MiB in direct mappings \(--mmap names their sites\)$",
+        )
         terms, _ = account(summary)
-        self.assertAlmostEqual(terms["not explained"], grown, delta=0.05 * grown + self.SLACK)
+        self.assertAlmostEqual(terms["direct mappings"], grown, delta=0.05 * grown + (64 << 10))
+        self.assertLess(abs(terms["not explained"]), self.SLACK + 0.02 * grown, summary)
+
+    def test_who_maps_nothing_has_no_direct_mappings(self):
+        for way in ("heap", "churn", "flat", "stack"):
+            with self.subTest(way):
+                terms, _ = account(self.recorded(way)[0])
+                self.assertEqual(terms["direct mappings"], 0)
 
     def test_stacks_have_their_line(self):
         summary, grown = self.recorded("stack")

@@ -362,9 +362,55 @@ static void test_any_sequence_equals_the_model(void **state)
 	regions_deinit(&regions);
 }
 
+/* Parts of mappings that are only measured, as they are listed: in the order of the list. */
+static void assert_part(const struct region_part *part, uint64_t first, uint64_t pages,
+			uint64_t object_pages)
+{
+	assert_int_equal(part->start, BASE + first * PAGE);
+	assert_int_equal(part->end, BASE + (first + pages) * PAGE);
+	assert_int_equal(part->size, object_pages * PAGE);
+}
+
+static void test_parts_are_listed_with_their_object(void **state)
+{
+	struct regions regions = {0};
+	struct region_part *parts;
+	size_t count;
+
+	(void)state;
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 0);
+	free(parts);
+	apply(&regions, REGION_MAPPED, 0, 10, REGION_MEASURED, 0);
+	apply(&regions, REGION_MAPPED, 10, 4, REGION_MEASURED, 0);
+	/* Both were unmapped unseen, in parts, and an allocator has got the places. */
+	apply(&regions, REGION_MAPPED, 4, 2, 0, 0);
+	apply(&regions, REGION_MAPPED, 12, 8, 0, 0);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 3);
+	assert_part(&parts[0], 0, 4, 10);
+	assert_part(&parts[1], 6, 4, 10);
+	assert_part(&parts[2], 10, 2, 4);
+	assert_int_equal(parts[0].object, parts[1].object);
+	assert_int_not_equal(parts[1].object, parts[2].object);
+	free(parts);
+	/* An mremap under way has it until it succeeds; then what it made is another object. */
+	apply(&regions, REGION_HELD, 10, 4, 0, 55);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 3);
+	free(parts);
+	apply(&regions, REGION_MAPPED, 30, 16, REGION_MEASURED, 55);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 3);
+	assert_part(&parts[2], 30, 16, 16);
+	free(parts);
+	regions_deinit(&regions);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_parts_are_listed_with_their_object),
 		cmocka_unit_test(test_an_object_goes_with_its_last_part),
 		cmocka_unit_test(test_a_mapping_replaces_what_was_there),
 		cmocka_unit_test(test_an_mremap_takes_away_only_if_it_succeeds),

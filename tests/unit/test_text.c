@@ -281,7 +281,12 @@ static void test_no_sample_is_no_proof_of_nothing(void **state)
 	assert_int_equal(profile_finish(profile), 0);
 	text = summary(profile, 1);
 	/* 1.96^2 samples' worth. */
-	assert_has(text, " = 213 MiB before + 0 B (0-1.92 MiB) live + ");
+	assert_has(text, " = 213 MiB before + 0 B (0-1.92 MiB) live + 24.0 KiB stacks");
+	free(text);
+	profile->info.memory_end.direct_known = true;
+	text = summary(profile, 1);
+	assert_has(text, " = 213 MiB before + 0 B (0-1.92 MiB) live + 0 B (0-1.92 MiB) direct "
+			 "mappings + ");
 	free(text);
 	profile->info.period = 1;
 	text = summary(profile, 1);
@@ -313,10 +318,25 @@ static void test_growth_is_told_with_its_evidence(void **state)
 	free(text);
 	profile->info.memory_end.anon = 300 << 20;
 	text = summary(profile, 1);
-	assert_has(text,
-		   "; most of it is outside the heap, where 3.84 MiB are live (--mmap records "
-		   "direct mappings)\n");
+	assert_has(text, "; most of it is outside the heap, where 3.84 MiB are live\n");
 	free(text);
+	profile->info.memory_end.direct_known = true;
+	profile->info.memory_end.direct.value = 10 << 20;
+	text = summary(profile, 1);
+	assert_has(text, " + 3.84 MiB live + 10.0 MiB direct mappings + 24.0 KiB stacks + ");
+	assert_has(text, "; most of it is outside the heap, where 3.84 MiB are live, and outside "
+			 "direct mappings, which have 10.0 MiB\n");
+	free(text);
+	profile->info.memory_end.direct.value = 60 << 20;
+	text = summary(profile, 1);
+	assert_has(text, "; most of it is outside the heap: 60.0 MiB in direct mappings (--mmap "
+			 "names their sites)\n");
+	free(text);
+	profile->info.mmap = true;
+	text = summary(profile, 1);
+	assert_has(text, "; most of it is outside the heap: 60.0 MiB in direct mappings\n");
+	free(text);
+	profile->info.mmap = false;
 	profile->info.memory_end.anon = 203 << 20;
 	*growth = (struct verdict){.kind = VERDICT_STEP,
 				   .parts = 10,

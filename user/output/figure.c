@@ -109,3 +109,11 @@ const char *figure_format_rate(const struct profile *profile, enum profile_value
 	return format(profile, profile->total, (double)profile->total_values[which], which, seconds,
 		      "/s", text);
 }
+
+const char *figure_format_ledger(const struct profile *profile, const struct ledger_figure *figure,
+				 char text[FIGURE_TEXT_MAX])
+{
+	format_bytes((double)figure->value, (double)figure->low, (double)figure->high,
+		     profile->info.period > 1, "", text);
+	return text;
+}

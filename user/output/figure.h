@@ -5,6 +5,7 @@
 #ifndef ALLOCTRACE_FIGURE_H
 #define ALLOCTRACE_FIGURE_H
 
+#include "profile/ledger.h"
 #include "profile/profile.h"
 
 #define FIGURE_TEXT_MAX 128
@@ -21,5 +22,9 @@ const char *figure_format(const struct profile *profile, const struct estimate *
  * (11,800-12,500)". */
 const char *figure_format_rate(const struct profile *profile, enum profile_value which,
 			       double seconds, char text[FIGURE_TEXT_MAX]);
+
+/* A figure of the ledger, with its interval under the same condition. */
+const char *figure_format_ledger(const struct profile *profile, const struct ledger_figure *figure,
+				 char text[FIGURE_TEXT_MAX]);
 
 #endif

@@ -4,9 +4,9 @@
 #include "output/figure.h"
 #include "output/frame.h"
 #include "output/text.h"
+#include "profile/ledger.h"
 #include "util/units.h"
 
-#include <math.h>
 #include <string.h>
 
 /* A site is evidence if it holds so much of the live bytes. */
@@ -32,71 +32,41 @@ static void write_term(double bytes, const char *what, FILE *to)
 	fprintf(to, " %s", what);
 }
 
-static double change(uint64_t from, uint64_t to)
-{
-	return (double)to - (double)from;
-}
-
 bool growth_has_account(const struct profile *profile)
 {
-	return profile->info.memory_start.known && profile->info.memory_end.known;
+	struct ledger ledger;
+
+	return ledger_of(profile, &ledger);
 }
 
-/* All that is live, what is too young to be told elsewhere among it. */
-struct all_live {
-	struct estimate values[PROFILE_VALUES];
-	int64_t sums[PROFILE_VALUES];
-};
-
-static struct all_live all_live(const struct profile *profile)
+/* " + 12.3 MiB (10.1-14.6) live", the interval only where it is not exact. */
+static void write_figure(const struct profile *profile, const struct ledger_figure *figure,
+			 const char *what, FILE *to)
 {
-	struct all_live all;
+	char text[FIGURE_TEXT_MAX];
 
-	memcpy(all.values, profile->total, sizeof(all.values));
-	memcpy(all.sums, profile->total_values, sizeof(all.sums));
-	estimate_sum(&all.values[PROFILE_INUSE_SPACE], &profile->young.space);
-	if (__builtin_add_overflow(all.sums[PROFILE_INUSE_SPACE],
-				   (int64_t)fmin(profile->young.space.value, 0x1p62),
-				   &all.sums[PROFILE_INUSE_SPACE]))
-		all.sums[PROFILE_INUSE_SPACE] = INT64_MAX;
-	return all;
-}
-
-static void write_live(const struct profile *profile, const struct all_live *all, FILE *to)
-{
-	char text[FIGURE_TEXT_MAX], most[UNITS_TEXT_MAX];
-
-	/* Without any sample there may be some all the same. */
-	if (!profile->sites.count && profile->info.period > 1)
-		snprintf(text, sizeof(text), "0 B (0-%s)",
-			 units_format_size(estimate_upper_of_nothing(profile->info.period), most));
-	else
-		figure_format(profile, all->values, all->sums, PROFILE_INUSE_SPACE, text);
-	fprintf(to, "%s live", text);
+	fprintf(to, " + %s %s", figure_format_ledger(profile, figure, text), what);
 }
 
 void growth_write_account(const struct profile *profile, FILE *to)
 {
-	const struct profile_memory *start = &profile->info.memory_start;
-	const struct profile_memory *end = &profile->info.memory_end;
-	const struct all_live all = all_live(profile);
-	double live = (double)all.sums[PROFILE_INUSE_SPACE];
-	double stacks = change(start->stacks, end->stacks), file = change(start->file, end->file);
-	double shmem = change(start->shmem, end->shmem), swapped = change(start->swap, end->swap);
-	double before = (double)(start->anon + start->file + start->shmem);
-	double now = (double)(end->anon + end->file + end->shmem);
+	struct ledger ledger;
 
-	write_size(now, to);
+	if (!ledger_of(profile, &ledger))
+		return;
+	write_size((double)ledger.rss_end, to);
 	fputs(" = ", to);
-	write_size(before, to);
-	fputs(" before + ", to);
-	write_live(profile, &all, to);
-	write_term(stacks, "stacks", to);
-	write_term(file, "files", to);
-	write_term(shmem, "shared", to);
-	if (swapped != 0)
-		write_term(-swapped, "swapped out", to);
-	write_term(now - before - live - stacks - file - shmem + swapped, "not explained", to);
+	write_size((double)ledger.rss_start, to);
+	fputs(" before", to);
+	write_figure(profile, &ledger.live, "live", to);
+	if (ledger.direct_known)
+		write_figure(profile, &ledger.direct, "direct mappings", to);
+	write_term((double)ledger.stacks, "stacks", to);
+	write_term((double)ledger.file, "files", to);
+	write_term((double)ledger.shmem, "shared", to);
+	if (ledger.swapped_out)
+		write_term(-(double)ledger.swapped_out, "swapped out", to);
+	write_term((double)ledger.not_explained, "not explained", to);
 }
 
 /* --- the verdict --- */
@@ -159,6 +129,28 @@ static void write_site(const struct profile *profile, FILE *to)
 }
 
 /*
+ * "; most of it is outside the heap: 58.0 MiB (50.1-66.0) in direct mappings", if these explain what has been
+ * added; else that they do not.
+ */
+static void write_outside(const struct profile *profile, const struct ledger *ledger, double added,
+			  FILE *to)
+{
+	const char *hint = profile->info.mmap ? "" : " (--mmap names their sites)";
+	char text[FIGURE_TEXT_MAX], live[UNITS_TEXT_MAX];
+
+	fputs("; most of it is outside the heap", to);
+	if (ledger->direct_known && (double)ledger->direct.value >= HEAP_SHARE * added) {
+		fprintf(to, ": %s in direct mappings%s",
+			figure_format_ledger(profile, &ledger->direct, text), hint);
+		return;
+	}
+	fprintf(to, ", where %s are live", units_format_size((double)ledger->live.value, live));
+	if (ledger->direct_known)
+		fprintf(to, ", and outside direct mappings, which have %s",
+			figure_format_ledger(profile, &ledger->direct, text));
+}
+
+/*
  * Does the heap explain what has been added? What came in one step may have come before the profile was
  * begun: then what is live says nothing of it.
  */
@@ -167,15 +159,13 @@ static void write_heap(const struct profile *profile, const struct verdict *verd
 	const struct profile_memory *start = &profile->info.memory_start;
 	const struct profile_memory *end = &profile->info.memory_end;
 	double added = (double)(end->anon + end->swap) - (double)(start->anon + start->swap);
-	const struct all_live all = all_live(profile);
+	const struct estimate live = ledger_live(profile);
+	struct ledger ledger;
 	double low, high;
-	char text[UNITS_TEXT_MAX];
 
-	estimate_interval(&all.values[PROFILE_INUSE_SPACE], &low, &high);
-	if (growth_has_account(profile) && high < HEAP_SHARE * added)
-		fprintf(to, "; most of it is outside the heap, where %s are live%s",
-			units_format_size((double)all.sums[PROFILE_INUSE_SPACE], text),
-			profile->info.mmap ? "" : " (--mmap records direct mappings)");
+	estimate_interval(&live, &low, &high);
+	if (ledger_of(profile, &ledger) && high < HEAP_SHARE * added)
+		write_outside(profile, &ledger, added, to);
 	else if (verdict->kind != VERDICT_STEP || high >= HEAP_SHARE * (double)verdict->step)
 		write_site(profile, to);
 }
@@ -184,7 +174,7 @@ static void write_churn(const struct profile *profile, FILE *to)
 {
 	double seconds = (double)profile->info.duration_nanos / 1e9;
 	double allocated = (double)profile->total_values[PROFILE_ALLOC_SPACE];
-	double live = (double)all_live(profile).sums[PROFILE_INUSE_SPACE];
+	double live = ledger_live(profile).value;
 	char text[UNITS_TEXT_MAX];
 
 	if (seconds > 0 && allocated / seconds >= CHURN_PER_SECOND &&

@@ -121,6 +121,10 @@ struct profile_memory {
 	bool known;
 	uint64_t anon, file, shmem, swap;
 	uint64_t stacks; /* of anon: of all threads */
+	/* Of anon, without stacks: of direct mappings since recording began. */
+	bool direct_known;
+	struct estimate direct;
+	uint64_t direct_lost; /* events that this may lack */
 };
 
 /* 0: not known. */

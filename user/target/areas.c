@@ -1,5 +1,6 @@
 #include "target/areas.h"
 
+#include "target/pages.h"
 #include "util/cleanup.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -46,24 +46,6 @@ static int open_file(pid_t pid, const char *name)
 	return fd >= 0 ? fd : errno == ENOENT ? -ESRCH : -errno;
 }
 
-/* What memory is mapped to that has been read only. */
-static uint64_t frame_of_zeros(uint64_t page_size)
-{
-	CLEANUP(cleanup_fd) int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	volatile const uint8_t *page =
-		mmap(NULL, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t entry = 0;
-
-	if (page == MAP_FAILED)
-		return 0;
-	(void)*page;
-	if (fd >= 0 && pread(fd, &entry, sizeof(entry),
-			     (off_t)((uintptr_t)page / page_size * sizeof(entry))) != sizeof(entry))
-		entry = 0;
-	munmap((void *)(uintptr_t)page, page_size);
-	return entry & PAGE_FRAME;
-}
-
 int areas_open(pid_t pid, struct areas **out)
 {
 	struct areas *areas = calloc(1, sizeof(*areas));
@@ -73,7 +55,7 @@ int areas_open(pid_t pid, struct areas **out)
 		return -ENOMEM;
 	areas->pid = pid;
 	areas->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
-	areas->zeros = frame_of_zeros(areas->page_size);
+	areas->zeros = pages_frame_of_zeros(areas->page_size);
 	areas->pagemap = open_file(pid, "pagemap");
 	areas->flags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 	fd = open_file(pid, "smaps");

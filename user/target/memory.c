@@ -1,5 +1,6 @@
 #include "target/memory.h"
 
+#include "target/pages.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -17,9 +18,6 @@
 #define STATUS_MAX (1024 * 1024)
 /* Of /proc/PID/smaps_rollup: some two dozen lines. */
 #define ROLLUP_MAX 4096
-/* Entries of /proc/PID/pagemap read at once; bit 63: present (pagemap.rst in the kernel's documentation). */
-#define PAGES_AT_ONCE 4096
-#define PAGE_PRESENT  (1ull << 63)
 
 struct addresses {
 	uint64_t *items; /* owned */
@@ -170,56 +168,78 @@ static bool holds_any(const struct addresses *sorted, uint64_t start, uint64_t e
 	return low < sorted->count && sorted->items[low] < end;
 }
 
-/* Pages of [start, end) that are resident. */
-static uint64_t count_pages(int pagemap, uint64_t *entries, uint64_t start, uint64_t end)
+/* What is asked about the mappings of a process. */
+struct look {
+	struct addresses pointers; /* stack pointers, sorted */
+	struct pages pages;
+	struct memory_part *parts;
+	size_t count, at; /* parts from `at` on are not behind the mapping that is looked at */
+	uint64_t stacks;
+	int err; /* parts cannot be told */
+};
+
+static void look_deinit(struct look *look)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), present = 0;
-
-	for (uint64_t at = start / page; at < end / page;) {
-		uint64_t left = end / page - at;
-		size_t wanted = left < PAGES_AT_ONCE ? left : PAGES_AT_ONCE;
-		ssize_t n = pread(pagemap, entries, wanted * sizeof(*entries),
-				  (off_t)(at * sizeof(*entries)));
-
-		if (n < (ssize_t)sizeof(*entries))
-			break;
-		for (size_t i = 0; i < (size_t)n / sizeof(*entries); i++)
-			present += (entries[i] & PAGE_PRESENT) != 0;
-		at += (size_t)n / sizeof(*entries);
-	}
-	return present;
+	addresses_deinit(&look->pointers);
+	pages_deinit(&look->pages);
 }
 
-int memory_read_stacks(pid_t pid, uint64_t *bytes)
+/* What of a mapping that is no stack belongs to parts. */
+static void look_at_parts(struct look *look, uint64_t start, uint64_t end)
 {
-	CLEANUP(addresses_deinit) struct addresses pointers = {0};
-	CLEANUP(cleanup_free) uint64_t *entries = calloc(PAGES_AT_ONCE, sizeof(*entries));
-	CLEANUP(cleanup_fd) int pagemap = -1;
+	while (look->at < look->count && look->parts[look->at].end <= start)
+		look->at++;
+	for (size_t i = look->at; i < look->count && look->parts[i].start < end && !look->err;
+	     i++) {
+		struct memory_part *part = &look->parts[i];
+		uint64_t bytes = 0;
+
+		look->err = pages_anonymous(&look->pages, part->start > start ? part->start : start,
+					    part->end < end ? part->end : end, &bytes);
+		part->resident += bytes;
+	}
+}
+
+/* One line of /proc/PID/maps: "start-end perms offset major:minor inode   path". */
+static void look_at_mapping(struct look *look, const char *line)
+{
+	uint64_t start, end;
+	char access[5];
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, access) != 3 || end <= start)
+		return;
+	if (end - start <= MEMORY_STACK_MAX &&
+	    (holds_any(&look->pointers, start, end) || strstr(line, " [stack]\n")))
+		look->stacks += pages_present(&look->pages, start, end);
+	/*
+	 * Pages of hugetlbfs are in no RSS. Before 6.7, what may not be accessed is passed over: it is what
+	 * allocators reserve, by the terabyte, and page by page it would have to be looked at.
+	 */
+	else if (!strstr(line, " /anon_hugepage") &&
+		 (look->pages.scans || strncmp(access, "---", 3) != 0))
+		look_at_parts(look, start, end);
+}
+
+int memory_read_parts(pid_t pid, struct memory_part *parts, size_t count, uint64_t *stacks)
+{
+	CLEANUP(look_deinit)
+	struct look look = {.parts = parts, .count = count, .pages.pagemap = -1};
 	CLEANUP(cleanup_file) FILE *maps = NULL;
 	CLEANUP(cleanup_free) char *line = NULL;
-	uint64_t pages = 0, start, end;
 	size_t capacity = 0;
 	char path[64];
-	int err;
+	int err = read_stack_pointers(pid, &look.pointers);
 
-	if (!entries)
-		return -ENOMEM;
-	err = read_stack_pointers(pid, &pointers);
+	if (!err)
+		err = pages_open(pid, &look.pages);
 	if (err)
 		return err;
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-	pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	maps = fopen(path, "re");
-	if (pagemap < 0 || !maps)
+	if (!maps)
 		return errno == ENOENT ? -ESRCH : -errno;
-	while (getline(&line, &capacity, maps) > 0) {
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) != 2 || end <= start ||
-		    end - start > MEMORY_STACK_MAX)
-			continue;
-		if (holds_any(&pointers, start, end) || strstr(line, " [stack]\n"))
-			pages += count_pages(pagemap, entries, start, end);
-	}
-	*bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
-	return 0;
+	while (getline(&line, &capacity, maps) > 0)
+		look_at_mapping(&look, line);
+	*stacks = look.stacks;
+	return look.err ? 1 : 0;
 }

@@ -6,6 +6,7 @@
 #ifndef ALLOCTRACE_MEMORY_H
 #define ALLOCTRACE_MEMORY_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -43,11 +44,19 @@ static inline uint64_t memory_rss(const struct memory *memory)
 #define MEMORY_THREADS_MAX 4096
 #define MEMORY_STACK_MAX   (64ull << 20)
 
+/* A part of the address space, and what of it is resident anonymous memory, but in no thread's stack: bytes. */
+struct memory_part {
+	uint64_t start, end;
+	uint64_t resident;
+};
+
 /*
  * Resident bytes of the stacks of all threads: of the mapping that the kernel calls [stack], and of
- * those that hold the stack pointer of a thread that sleeps (that of one that runs cannot be read).
- * Neither stops nor slows the process. 0, -ESRCH, -ENOMEM, -errno.
+ * those that hold the stack pointer of a thread that sleeps (that of one that runs cannot be read); and
+ * of `parts`, which are sorted, without overlaps, and resident nowhere at first. No page is in both.
+ * Neither stops nor slows the process. 0; 1: parts cannot be told, they have too many pages (PAGES_MAX);
+ * -ESRCH, -ENOMEM, -errno.
  */
-int memory_read_stacks(pid_t pid, uint64_t *bytes);
+int memory_read_parts(pid_t pid, struct memory_part *parts, size_t count, uint64_t *stacks);
 
 #endif

@@ -162,7 +162,7 @@ int attach_sees_threads(struct tracer *tracer)
 /* --- programs --- */
 
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
-		    bool mappings)
+		    bool records_mappings)
 {
 	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
 	const struct {
@@ -175,10 +175,10 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_
 		{bpf->progs.allocate_return, kind != TRACER_SESSION, type},
 		{bpf->progs.free_entry, true, type},
 		{bpf->progs.unwind_entry, can_guard, type},
-		{bpf->progs.map_session, mappings && kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
-		{bpf->progs.map_entry, mappings && kind != TRACER_SESSION, type},
-		{bpf->progs.map_return, mappings && kind != TRACER_SESSION, type},
-		{bpf->progs.unmap_entry, mappings, type},
+		{bpf->progs.map_session, kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
+		{bpf->progs.map_entry, kind != TRACER_SESSION, type},
+		{bpf->progs.map_return, kind != TRACER_SESSION, type},
+		{bpf->progs.unmap_entry, records_mappings, type},
 		{bpf->progs.count_hit, kind != TRACER_PERF, type},
 	};
 
@@ -407,7 +407,7 @@ int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *proc
 		key.target = slot;
 		err = mark_nested(tracer, allocator, NULL, throwing, key);
 		key.target |= NESTED_FOR_MAPPINGS;
-		if (!err && tracer->options.mmap)
+		if (!err)
 			err = mark_nested(tracer, allocator, NULL, throwing, key);
 	}
 	return err;
@@ -516,6 +516,11 @@ static uint64_t handover_cookie(uint32_t slot, const struct allocator_handover *
 	       (uint64_t)handover->condition << COOKIE_OPERANDS_SHIFT;
 }
 
+bool tracer_probes(const struct tracer *tracer, enum allocator_shape shape)
+{
+	return tracer->options.mmap || (shape != SHAPE_BRK && shape != SHAPE_MUNMAP);
+}
+
 int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
 		  const struct image *image, const struct allocator *allocator,
 		  enum tracer_throwing throwing)
@@ -539,7 +544,7 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	for (size_t i = 0; i < allocator->function_count && !err; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
-		if (is_probed(function->throws, throwing))
+		if (is_probed(function->throws, throwing) && tracer_probes(tracer, function->shape))
 			sites_add(&groups[group_of(function->shape)], function->site_offset,
 				  function_cookie(slot, first + (uint32_t)i, function, throwing));
 	}

@@ -61,7 +61,7 @@ bool attach_can_guard(void);
 
 /* Programs that a kind uses are loaded with the attach type that its links ask for. */
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
-		    bool mappings);
+		    bool records_mappings);
 
 /*
  * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread

@@ -135,7 +135,7 @@ static void visit_region(void *context, uint32_t count, uint64_t time, uint64_t 
 
 static int read_mapped(const struct tracer *tracer, struct live_ages *ages)
 {
-	for (uint32_t slot = 0; slot < tracer->options.targets; slot++) {
+	for (uint32_t slot = 0; tracer->options.mmap && slot < tracer->options.targets; slot++) {
 		struct visit visit = {ages, &tracer->regions[slot], (uint16_t)slot, 0};
 
 		if (has_window(ages, slot))
@@ -188,6 +188,25 @@ int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counter
 	/* While probes are in, what is pending may yet return. */
 	return tracer->links.count ? 0
 				   : count_in_flight(tracer, slot, &counters[COUNT_LOST_IN_FLIGHT]);
+}
+
+int tracer_direct_mappings(const struct tracer *tracer, uint32_t slot, struct region_part **parts,
+			   size_t *count, uint64_t *lost)
+{
+	const struct regions *regions = &tracer->regions[slot];
+	uint64_t counters[COUNTER_COUNT];
+	int err = tracer_counters(tracer, slot, counters);
+
+	if (err)
+		return err;
+	*lost = counters[COUNT_UNMEASURED] + counters[COUNT_UNMAPS_LOST] +
+		counters[COUNT_LOST_MAPPINGS] + counters[COUNT_LOST_ORIGIN];
+	*parts = NULL;
+	*count = 0;
+	/* Else all is of the program before. */
+	return regions->epoch == tracer_target(tracer, slot)->epoch
+		       ? regions_list(regions, parts, count)
+		       : 0;
 }
 
 /* All counts of a slot. */
@@ -362,9 +381,11 @@ static int add_counts(const struct tracer *tracer, uint32_t slot, struct profile
 		(uint16_t)__atomic_load_n(&tracer_target(tracer, slot)->epoch, __ATOMIC_RELAXED);
 	int err = read_counts(tracer, slot, &blocks);
 
-	if (!err)
+	*forgotten = 0;
+	if (!err && tracer->options.mmap) {
 		err = read_regions(&tracer->regions[slot], slot, &regions);
-	*forgotten = tracer->regions[slot].forgotten;
+		*forgotten = tracer->regions[slot].forgotten;
+	}
 	if (!err)
 		err = add_entries(tracer, &blocks, epoch, false, profile, walks,
 				  &profile->info.recorded, forgotten);

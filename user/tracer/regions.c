@@ -205,6 +205,7 @@ static int add_object(struct regions *regions, const struct region_event *event)
 		return -ENOMEM;
 	}
 	*object = (struct region_object){
+		.size = size,
 		.left = size,
 		.time = event->time,
 		.parts = 1,
@@ -273,4 +274,30 @@ void regions_visit(struct regions *regions,
 		      object->visit != regions->visits);
 		object->visit = regions->visits;
 	}
+}
+
+int regions_list(const struct regions *regions, struct region_part **parts, size_t *count)
+{
+	size_t pieces = regions->pieces.count, all = pieces + regions->held.count;
+	struct region_part *list = all ? calloc(all, sizeof(*list)) : NULL;
+
+	if (regions->err || (all && !list)) {
+		free(list);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < all; i++) {
+		const struct region_piece *piece = i < pieces
+							   ? &regions->pieces.items[i]
+							   : &regions->held.items[i - pieces].piece;
+
+		list[i] = (struct region_part){
+			.start = piece->start,
+			.end = piece->end,
+			.object = (uintptr_t)piece->object,
+			.size = piece->object->size,
+		};
+	}
+	*parts = list;
+	*count = all;
+	return 0;
 }

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct region_object {
+	uint64_t size;	/* bytes that were mapped */
 	uint64_t left;	/* bytes of it that are mapped, or held */
 	uint64_t time;	/* when it was mapped, ns of CLOCK_MONOTONIC */
 	uint32_t parts; /* pieces that it is in */
@@ -74,5 +75,18 @@ void regions_visit(struct regions *regions,
 		   void (*visit)(void *context, uint32_t count, uint64_t time, uint64_t bytes,
 				 bool first),
 		   void *context);
+
+/* A part of an object that is mapped, or held. */
+struct region_part {
+	uint64_t start, end;
+	uint64_t object; /* the same of all its parts, and of no other's */
+	uint64_t size;	 /* of the object as it was mapped */
+};
+
+/*
+ * All of them, in no order, to be freed; NULL: none. 0, or -ENOMEM, also where an event was lost for that
+ * reason.
+ */
+int regions_list(const struct regions *regions, struct region_part **parts, size_t *count);
 
 #endif

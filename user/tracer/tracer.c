@@ -62,8 +62,6 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 		{tracer->bpf->maps.mappings, sizes->mappings},
 		{tracer->bpf->maps.python_events,
 		 options->python ? PYTHON_RING_BYTES : (uint64_t)sysconf(_SC_PAGESIZE)},
-		{tracer->bpf->maps.region_events,
-		 options->mmap ? REGION_RING_BYTES : (uint64_t)sysconf(_SC_PAGESIZE)},
 	};
 	int err = 0;
 
@@ -95,6 +93,7 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 	bpf->rodata->safe_size = safe_size();
 	bpf->rodata->walks_python = tracer->options.python;
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
+	bpf->rodata->records_mappings = tracer->options.mmap;
 	attach_prepare(bpf, tracer->kind, tracer->can_guard, tracer->options.mmap);
 	bpf_program__set_autoload(bpf->progs.family_fork, tracer->options.follow);
 	bpf_program__set_autoload(bpf->progs.family_exit, tracer->options.follow);

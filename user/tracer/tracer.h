@@ -16,6 +16,7 @@
 #include "binary/image.h"
 #include "profile/profile.h"
 #include "target/process.h"
+#include "tracer/regions.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -42,7 +43,7 @@ struct tracer_options {
 	uint32_t max_stacks;   /* different stacks */
 	uint32_t mappings;     /* room for executable ones of all targets together */
 	uint32_t more_rows;    /* room for unwind tables of images that are mapped later, in rows */
-	bool mmap;	       /* direct mappings too */
+	bool mmap;	       /* direct mappings are recorded, not only measured */
 	bool python;	       /* targets may run Python: tracer_set_python() */
 	bool verbose;	       /* libbpf's own messages on stderr */
 };
@@ -146,6 +147,9 @@ enum tracer_throwing {
 	THROWING_ANYWAY,  /* the user takes the risk */
 };
 
+/* Does a function of this shape get a probe? Without options.mmap brk and munmap do not. */
+bool tracer_probes(const struct tracer *tracer, enum allocator_shape shape);
+
 /*
  * Puts probes into an image of a target. 0; -ESRCH (the process has ended); or -errno of the kernel.
  * Nothing stays attached after a failure.
@@ -212,6 +216,15 @@ int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counter
  * each there is room for: 1.3 s where 4 Mi are live, a millisecond with the usual limits. 0 or -errno.
  */
 int tracer_read_ages(struct tracer *tracer, const struct age_window windows[MAX_TARGETS]);
+
+/*
+ * Where the direct mappings of a slot are that were sampled, as far as tracer_read_requests() has brought
+ * what became of them: their parts, in no order, to be freed. Without options.mmap what was unmapped is
+ * there too, as long as nothing else was mapped in its place. *lost: calls that are missing, so that a
+ * mapping may be missing here, or be there no more. 0, -ENOMEM or -errno.
+ */
+int tracer_direct_mappings(const struct tracer *tracer, uint32_t slot, struct region_part **parts,
+			   size_t *count, uint64_t *lost);
 
 /* Stacks by how their walk ended, weighted by the samples recorded of them. */
 struct tracer_walks {
