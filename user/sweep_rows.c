@@ -53,7 +53,7 @@ static int add_account(struct sweep_row *row, const struct profile *profile)
 	size_t size;
 	FILE *to;
 
-	if (!growth_has_account(profile))
+	if (!ledger_of(profile, &row->ledger))
 		return 0;
 	to = open_memstream(&row->account, &size);
 	if (!to)

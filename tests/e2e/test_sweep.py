@@ -318,6 +318,33 @@ class OnAHost(SweepCase):
             self.assertLessEqual(live["value"] - 2 * (live["value"] - live["low"]), high, row)
             self.assertGreaterEqual(live["value"] + 2 * (live["high"] - live["value"]), low, row)
 
+    def test_the_ledger_adds_up(self):
+        for one in self.recorded():
+            for row in one.sweep.rows:
+                ledger = row["ledger"]
+                self.assertEqual(ledger is None, row["account"] is None, row)
+                if ledger is None:
+                    continue
+                terms = ("rss_start", "stacks", "file", "shmem", "not_explained")
+                found = sum(ledger[term] for term in terms) - ledger["swapped_out"] + ledger["live"]["value"]
+                found += (ledger["direct_mappings"] or {"value": 0})["value"]
+                self.assertEqual(found, ledger["rss_end"], row)
+        for _, way, row in self.ways((*IN_HEAP, "mmap")):
+            self.assertIsNotNone(row["ledger"], row)
+            self.assertEqual(row["ledger"]["direct_mappings_lost"], 0, row)
+
+    def test_direct_mappings_are_within_their_interval_of_the_truth(self):
+        for one, _, row in self.ways(["mmap"]):
+            profile, direct = one.heaps["mmap"], row["ledger"]["direct_mappings"]
+            start, end = profile.time_nanos, profile.time_nanos + profile.duration_nanos
+            low, high = one.plants["mmap"].between(start, end)
+            self.assertGreater(low, 4 << 20)
+            self.assertLess(direct["low"], direct["high"])
+            self.assertLessEqual(direct["value"] - 2 * (direct["value"] - direct["low"]), high, row)
+            self.assertGreaterEqual(direct["value"] + 2 * (direct["high"] - direct["value"]), low, row)
+        for _, _, row in self.ways(IN_HEAP):
+            self.assertEqual(row["ledger"]["direct_mappings"]["value"], 0, row)
+
     def test_a_storm_is_counted(self):
         for one in self.recorded():
             low, _ = one.sweep.truth(one.plants["storm"], "children")

@@ -49,20 +49,35 @@ static const char *text_of(const json_t *object, const char *name)
 	return json_string_value(json_object_get(object, name));
 }
 
+static json_int_t number_of(const json_t *object, const char *name)
+{
+	const json_t *number = json_object_get(object, name);
+
+	assert_true(json_is_integer(number));
+	return json_integer_value(number);
+}
+
+/* Both are to be freed. */
+static json_t *read_back(const struct sweep_result *result, char **text)
+{
+	size_t size;
+	FILE *to = open_memstream(text, &size);
+
+	assert_non_null(to);
+	assert_int_equal(sweep_json_write(result, to), 0);
+	fclose(to);
+	return json_loads(*text, 0, NULL);
+}
+
 static void names_are_escaped_once(void **state)
 {
 	struct sweep_result result;
 	json_t *root, *row, *brief;
 	char *text;
-	size_t size;
-	FILE *to = open_memstream(&text, &size);
 
 	(void)state;
 	make(&result);
-	assert_non_null(to);
-	assert_int_equal(sweep_json_write(&result, to), 0);
-	fclose(to);
-	root = json_loads(text, 0, NULL);
+	root = read_back(&result, &text);
 	row = json_array_get(json_object_get(root, "processes"), 0);
 	assert_string_equal(text_of(row, "comm"), ESCAPED);
 	assert_string_equal(text_of(row, "cgroup"), "/" ESCAPED);
@@ -74,6 +89,63 @@ static void names_are_escaped_once(void **state)
 	assert_string_equal(text_of(brief, "comm"), ESCAPED);
 	assert_string_equal(text_of(brief, "parent"), ESCAPED);
 	assert_int_equal(json_integer_value(json_object_get(brief, "count")), 12);
+	json_decref(root);
+	free(text);
+	sweep_result_deinit(&result);
+}
+
+/* The ledger is there where there is an account, as integers that are the account's. */
+static void the_ledger_is_told_in_numbers(void **state)
+{
+	struct sweep_result result;
+	json_t *root, *row, *ledger;
+	char *text;
+
+	(void)state;
+	make(&result);
+	root = read_back(&result, &text);
+	row = json_array_get(json_object_get(root, "processes"), 0);
+	assert_true(json_is_null(json_object_get(row, "ledger")));
+	json_decref(root);
+	free(text);
+	result.rows.items[0].account = strdup("2.00 MiB = ...");
+	result.rows.items[0].ledger = (struct ledger){
+		.rss_start = 1 << 20,
+		.rss_end = 2 << 20,
+		.live = {1000, 900, 1200},
+		.direct_known = true,
+		.direct = {2000, 1900, 2200},
+		.direct_lost = 3,
+		.stacks = -4096,
+		.file = 8192,
+		.shmem = 12288,
+		.swapped_out = 16384,
+		.not_explained = (1 << 20) - 3000,
+	};
+	root = read_back(&result, &text);
+	row = json_array_get(json_object_get(root, "processes"), 0);
+	ledger = json_object_get(row, "ledger");
+	assert_int_equal(number_of(ledger, "rss_start"), 1 << 20);
+	assert_int_equal(number_of(ledger, "rss_end"), 2 << 20);
+	assert_int_equal(number_of(json_object_get(ledger, "live"), "value"), 1000);
+	assert_int_equal(number_of(json_object_get(ledger, "live"), "low"), 900);
+	assert_int_equal(number_of(json_object_get(ledger, "live"), "high"), 1200);
+	assert_int_equal(number_of(json_object_get(ledger, "direct_mappings"), "value"), 2000);
+	assert_int_equal(number_of(json_object_get(ledger, "direct_mappings"), "low"), 1900);
+	assert_int_equal(number_of(json_object_get(ledger, "direct_mappings"), "high"), 2200);
+	assert_int_equal(number_of(ledger, "direct_mappings_lost"), 3);
+	assert_int_equal(number_of(ledger, "stacks"), -4096);
+	assert_int_equal(number_of(ledger, "file"), 8192);
+	assert_int_equal(number_of(ledger, "shmem"), 12288);
+	assert_int_equal(number_of(ledger, "swapped_out"), 16384);
+	assert_int_equal(number_of(ledger, "not_explained"), (1 << 20) - 3000);
+	json_decref(root);
+	free(text);
+	result.rows.items[0].ledger.direct_known = false;
+	root = read_back(&result, &text);
+	row = json_array_get(json_object_get(root, "processes"), 0);
+	ledger = json_object_get(row, "ledger");
+	assert_true(json_is_null(json_object_get(ledger, "direct_mappings")));
 	json_decref(root);
 	free(text);
 	sweep_result_deinit(&result);
@@ -245,6 +317,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_escaped_once),
+		cmocka_unit_test(the_ledger_is_told_in_numbers),
 		cmocka_unit_test(no_name_steers_the_terminal),
 		cmocka_unit_test(columns_are_those_that_say_something),
 		cmocka_unit_test(rows_name_the_first_site),

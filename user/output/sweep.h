@@ -6,6 +6,7 @@
 #define ALLOCTRACE_OUTPUT_SWEEP_H
 
 #include "profile/ages.h"
+#include "profile/ledger.h"
 #include "profile/verdict.h"
 
 #include <stdbool.h>
@@ -56,6 +57,7 @@ struct sweep_row {
 	double alloc_per_second; /* bytes */
 	char *account;		 /* of its RSS since then; NULL: none */
 	struct sweep_ages ages;
+	struct ledger ledger; /* the same in numbers, if there is an account */
 	struct sweep_site site;
 	struct sweep_ages site_ages;
 	char *profile; /* path; NULL: none was written */

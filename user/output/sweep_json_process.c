@@ -92,6 +92,28 @@ static json_t *live(const struct sweep_row *row)
 			 row->live_high);
 }
 
+static json_t *figure(const struct ledger_figure *from)
+{
+	return json_pack("{s:I, s:I, s:I}", "value", (json_int_t)from->value, "low",
+			 (json_int_t)from->low, "high", (json_int_t)from->high);
+}
+
+static json_t *ledger(const struct sweep_row *row)
+{
+	const struct ledger *from = &row->ledger;
+
+	if (!row->account)
+		return json_null();
+	return json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "rss_start",
+			 (json_int_t)from->rss_start, "rss_end", (json_int_t)from->rss_end, "live",
+			 figure(&from->live), "direct_mappings",
+			 from->direct_known ? figure(&from->direct) : json_null(), "stacks",
+			 (json_int_t)from->stacks, "file", (json_int_t)from->file, "shmem",
+			 (json_int_t)from->shmem, "swapped_out", (json_int_t)from->swapped_out,
+			 "not_explained", (json_int_t)from->not_explained, "direct_mappings_lost",
+			 (json_int_t)from->direct_lost);
+}
+
 static json_t *verdict(const struct sweep_row *row)
 {
 	return json_pack("{s:s, s:i, s:i, s:f, s:o}", "kind", sweep_verdict_name(row->verdict.kind),
@@ -185,6 +207,7 @@ static int add_heap(json_t *object, const struct sweep_row *row)
 		{"live_bytes", live(row)},
 		{"alloc_bytes_per_second", real_if(row->zoomed, row->alloc_per_second)},
 		{"account", plain_text(row->account)},
+		{"ledger", ledger(row)},
 		{"ages", ages(&row->ages)},
 		{"top_site", top_site(row)},
 		{"profile", sweep_json_text(row->profile)},
