@@ -11,6 +11,7 @@
  *   free_entry        a free needs no return
  *   unwind_entry      where exceptions may pass through a call whose return is awaited
  *   map_session, map_entry, map_return, unmap_entry: the same for mmap and its kind
+ *   all_...           each of these but the guard, for links that serve all processes
  *   target_exec       a target executes another program
  *   target_exit       and ends
  *   family_fork       where children are followed: one more of them,
@@ -147,10 +148,10 @@ static __always_inline int pass(struct pt_regs *ctx, __u32 slot, struct cpu_stat
  * The entry of a call that allocates. Returns 1 where its return does not matter. malloc is by far
  * the most frequent, so it comes first and returns early: this is the hot path.
  */
-static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_returns,
+static __always_inline int allocate_begin(struct pt_regs *ctx, bool shared, bool always_returns,
 					  struct no_programs *none)
 {
-	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 cookie = cookie_of(ctx, shared);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 
@@ -187,10 +188,10 @@ static __always_inline int allocate_begin(struct pt_regs *ctx, bool always_retur
 	return call_begin(ctx, slot, cpu, &call);
 }
 
-SEC("kprobe")
-int allocate_session(struct pt_regs *ctx)
+static __always_inline int allocate_both(struct pt_regs *ctx, bool shared)
 {
-	return is_return(ctx) ? call_finish(ctx) : allocate_begin(ctx, false, &no_session_programs);
+	return is_return(ctx) ? call_finish(ctx, shared)
+			      : allocate_begin(ctx, shared, false, &no_session_programs);
 }
 
 /*
@@ -198,24 +199,21 @@ int allocate_session(struct pt_regs *ctx)
  * longjmp may have left at its place in `pending`. Returning 1 would make some kernels remove the
  * probe.
  */
-SEC("kprobe")
-int allocate_entry(struct pt_regs *ctx)
+static __always_inline int allocate_at_entry(struct pt_regs *ctx, bool shared)
 {
-	allocate_begin(ctx, true, &no_programs);
+	allocate_begin(ctx, shared, true, &no_programs);
 	return 0;
 }
 
-SEC("kprobe")
-int allocate_return(struct pt_regs *ctx)
+static __always_inline int allocate_at_return(struct pt_regs *ctx, bool shared)
 {
 	keep_thread_stack(ctx, &no_programs);
-	return call_finish(ctx);
+	return call_finish(ctx, shared);
 }
 
-SEC("kprobe")
-int free_entry(struct pt_regs *ctx)
+static __always_inline int free_at_entry(struct pt_regs *ctx, bool shared)
 {
-	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 cookie = cookie_of(ctx, shared);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
 	struct live_key key = {.address = PT_REGS_PARM1(ctx), .target = slot};
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
@@ -236,34 +234,55 @@ int free_entry(struct pt_regs *ctx)
 	return 0;
 }
 
-SEC("kprobe")
-int map_session(struct pt_regs *ctx)
+static __always_inline int map_both(struct pt_regs *ctx, bool shared)
 {
 	keep_thread_stack(ctx, &no_session_programs);
-	return is_return(ctx) ? region_finish(ctx) : region_begin(ctx);
+	return is_return(ctx) ? region_finish(ctx, shared) : region_begin(ctx, shared);
 }
 
-SEC("kprobe")
-int map_entry(struct pt_regs *ctx)
+static __always_inline int map_at_entry(struct pt_regs *ctx, bool shared)
 {
 	keep_thread_stack(ctx, &no_programs);
-	region_begin(ctx);
+	region_begin(ctx, shared);
 	return 0;
 }
 
-SEC("kprobe")
-int map_return(struct pt_regs *ctx)
+static __always_inline int map_at_return(struct pt_regs *ctx, bool shared)
 {
 	keep_thread_stack(ctx, &no_programs);
-	return region_finish(ctx);
+	return region_finish(ctx, shared);
 }
 
-SEC("kprobe")
-int unmap_entry(struct pt_regs *ctx)
+static __always_inline int unmap_at_entry(struct pt_regs *ctx, bool shared)
 {
 	keep_thread_stack(ctx, &no_programs);
-	return region_unmap(ctx);
+	return region_unmap(ctx, shared);
 }
+
+/*
+ * Each twice: for links of one target, and for links that serve all processes. A switch that the loader
+ * sets would cost the former the instructions that read it, as the verifier removes branches, not loads.
+ */
+#define PROGRAMS(one, all, body)                                                                   \
+	SEC("kprobe")                                                                              \
+	int one(struct pt_regs *ctx)                                                               \
+	{                                                                                          \
+		return body(ctx, false);                                                           \
+	}                                                                                          \
+	SEC("kprobe")                                                                              \
+	int all(struct pt_regs *ctx)                                                               \
+	{                                                                                          \
+		return body(ctx, true);                                                            \
+	}
+
+PROGRAMS(allocate_session, all_session, allocate_both)
+PROGRAMS(allocate_entry, all_entry, allocate_at_entry)
+PROGRAMS(allocate_return, all_return, allocate_at_return)
+PROGRAMS(free_entry, all_free, free_at_entry)
+PROGRAMS(map_session, all_map_session, map_both)
+PROGRAMS(map_entry, all_map_entry, map_at_entry)
+PROGRAMS(map_return, all_map_return, map_at_return)
+PROGRAMS(unmap_entry, all_unmap, unmap_at_entry)
 
 /* An exception is thrown in a process whose allocating functions let exceptions pass. */
 SEC("kprobe")
@@ -297,16 +316,22 @@ int target_exec(void *ctx)
 
 /*
  * The last thread of a target ends: its id may be another process's at once, long before the user side
- * has heard of it.
+ * has heard of it. Links that serve all processes stay, and know targets by their ids.
  */
 SEC("raw_tp/sched_process_exit")
 int target_exit(void *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 *slot = bpf_map_lookup_elem(&slots, &tgid);
+	struct target *target;
 
-	if (bpf_map_lookup_elem(&slots, &tgid) && !BPF_CORE_READ(task, signal, live.counter))
-		bpf_map_delete_elem(&slots, &tgid);
+	if (!slot || BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	target = shared_links ? bpf_map_lookup_elem(&targets, slot) : NULL;
+	if (target)
+		target->tgid = 0;
+	bpf_map_delete_elem(&slots, &tgid);
 	return 0;
 }
 

@@ -24,6 +24,35 @@ static __always_inline struct target *target_current(__u32 slot)
 	return target;
 }
 
+/*
+ * The cookie of a link that serves all processes, with the slot of the process at hand in it; of one that
+ * is no target, a slot that nobody has. A file that several mounts show (an overlay's lower layers) may
+ * carry such a link for each, and a process counts by one of them alone.
+ */
+static __always_inline __u64 member_cookie(struct pt_regs *ctx)
+{
+	__u64 cookie = bpf_get_attach_cookie(ctx), slot = COOKIE_TARGET_MASK;
+	struct member_key key = {
+		.tgid = bpf_get_current_pid_tgid() >> 32,
+		.link = cookie & COOKIE_TARGET_MASK,
+	};
+	__u32 *found = bpf_map_lookup_elem(&members, &key);
+	struct target *target = found ? bpf_map_lookup_elem(&targets, found) : NULL;
+
+	if (target && target->tgid == key.tgid)
+		slot = *found;
+	return (cookie & ~(__u64)COOKIE_TARGET_MASK) | slot;
+}
+
+/*
+ * What a program has to know about the place it was hit at. shared, which is known when it is compiled:
+ * by a link that serves all processes.
+ */
+static __always_inline __u64 cookie_of(struct pt_regs *ctx, bool shared)
+{
+	return shared ? member_cookie(ctx) : bpf_get_attach_cookie(ctx);
+}
+
 /* Of a size: not on the stack, which is small. */
 static const struct count no_count = {};
 
@@ -209,7 +238,8 @@ static __always_inline void call_sample(struct pt_regs *ctx, struct target *targ
 
 	bpf_probe_read_user(&return_address, sizeof(return_address), (void *)PT_REGS_SP(ctx));
 	/* Most nested calls are made by the outer function itself: no walk for those. */
-	if (!is_nested_in(slot, NESTED_RELATIVE | site, return_address - PT_REGS_IP(ctx)) &&
+	if (!is_nested_in(shared_links ? SHARED_SITES : slot, NESTED_RELATIVE | site,
+			  return_address - PT_REGS_IP(ctx)) &&
 	    !is_nested_in(slot, target->epoch, return_address))
 		outcome = stack_record(ctx, target, slot, return_address, false, &call->stack);
 	call->sampled = outcome != COUNT_NESTED;
@@ -351,9 +381,9 @@ static __always_inline bool call_result(struct pt_regs *ctx, const struct pendin
 }
 
 /* The return of a call, if its entry is in `pending`. */
-static __always_inline int call_finish(struct pt_regs *ctx)
+static __always_inline int call_finish(struct pt_regs *ctx, bool shared)
 {
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
+	__u32 slot = cookie_of(ctx, shared) & COOKIE_TARGET_MASK;
 	struct pending_key key = {
 		/* The return has popped its address: the entry's stack pointer was one word below.
 		 */

@@ -13,6 +13,9 @@ const volatile __u64 gaps[GAP_COUNT] = {};
 /* Up to so many bytes the kernel grants a process whatever it asks for (half of the memory). */
 const volatile __u64 safe_size = 0;
 
+/* Links serve all processes that map their file: member_cookie(). */
+const volatile bool shared_links = false;
+
 /* Set by count_hit, see there. */
 __u64 self_test_hits;
 
@@ -36,10 +39,21 @@ struct {
 /* tgid -> slot, for programs that are not hit through a link of one target. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_TARGETS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
 } slots SEC(".maps");
+
+/*
+ * To slots, where links serve all processes. One may outlive its target, whose tgid in `targets` then
+ * is 0.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct member_key);
+	__type(value, __u32);
+} members SEC(".maps");
 
 /* Calls between entry and return. As many as threads can be inside an allocator, and some
  * abandoned. */

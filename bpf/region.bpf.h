@@ -143,9 +143,9 @@ static __always_inline bool region_replaces(__u32 slot, bool replaces)
 }
 
 /* The entry of a call that maps. Returns 1 where its return does not matter. */
-static __always_inline int region_begin(struct pt_regs *ctx)
+static __always_inline int region_begin(struct pt_regs *ctx, bool shared)
 {
-	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 cookie = cookie_of(ctx, shared);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 	struct target *target = target_current(slot);
@@ -226,9 +226,9 @@ static __always_inline bool region_result(struct pt_regs *ctx, const struct pend
 }
 
 /* The return of a call, if its entry is in `pending`. */
-static __always_inline int region_finish(struct pt_regs *ctx)
+static __always_inline int region_finish(struct pt_regs *ctx, bool shared)
 {
-	__u32 slot = bpf_get_attach_cookie(ctx) & COOKIE_TARGET_MASK;
+	__u32 slot = cookie_of(ctx, shared) & COOKIE_TARGET_MASK;
 	struct pending_key key = {
 		.sp = PT_REGS_SP(ctx) - sizeof(__u64),
 		.tid = (__u32)bpf_get_current_pid_tgid(),
@@ -269,9 +269,9 @@ static __always_inline int region_finish(struct pt_regs *ctx)
 }
 
 /* The entry of munmap. What the kernel will refuse for certain is passed by. */
-static __always_inline int region_unmap(struct pt_regs *ctx)
+static __always_inline int region_unmap(struct pt_regs *ctx, bool shared)
 {
-	__u64 cookie = bpf_get_attach_cookie(ctx);
+	__u64 cookie = cookie_of(ctx, shared);
 	__u32 slot = cookie & COOKIE_TARGET_MASK;
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &slot);
 	struct target *target = target_current(slot);

@@ -62,7 +62,13 @@ enum allocator_shape {
  * site's number among those of the target (not if it maps or unmaps: operands reach up to there).
  * So a plain malloc or free is one comparison of the lower half.
  */
-#define COOKIE_TARGET_MASK    0xffffU
+#define COOKIE_TARGET_MASK 0xffffU
+/*
+ * A link that serves all processes has a number of its own in place of the slot, with this bit set. Its
+ * sites are numbered among those of all such links, and their entries in `nested` are of SHARED_SITES.
+ */
+#define COOKIE_SHARED	      0x8000U
+#define SHARED_SITES	      0xffffU
 #define COOKIE_SHAPE_SHIFT    16
 #define COOKIE_SHAPE_MASK     0xffU
 #define COOKIE_OPERANDS_SHIFT 32
@@ -149,7 +155,7 @@ struct cpu_state {
 };
 
 struct target {
-	__u32 tgid;    /* in the initial pid namespace */
+	__u32 tgid;    /* in the initial pid namespace; 0: none (any more) */
 	__u32 epoch;   /* programs executed by it since it was given: an exec forgets all blocks */
 	__u32 enabled; /* 0: nothing is recorded, whatever links there are */
 	__u32 remap;   /* a walk met code that `mappings` does not know; the user side clears it */
@@ -158,6 +164,12 @@ struct target {
 	 * none known; an exec sets that.
 	 */
 	__u64 mappings;
+};
+
+/* A target whose calls come through a link that serves all processes: one for each such link. */
+struct member_key {
+	__u32 tgid;
+	__u32 link; /* as in its cookie, with COOKIE_SHARED */
 };
 
 /* An executable mapping of a target. A slice of these is sorted by start and without overlaps. */
@@ -416,6 +428,7 @@ static inline __u32 size_class(__u64 size)
 }
 
 _Static_assert(sizeof(struct target) == 24, "ABI");
+_Static_assert(sizeof(struct member_key) == 8, "ABI");
 _Static_assert(sizeof(struct unwind_mapping) == 40, "ABI");
 _Static_assert(sizeof(struct unwind_row_pair) == 8, "ABI");
 _Static_assert(sizeof(struct unwind_page) == 8, "ABI");

@@ -256,11 +256,14 @@ static struct moment right_now(const struct recording *recording,
 /* Of every target that is recorded; of the others it has no length. */
 int report_read_ages(struct recording *recording)
 {
-	struct age_window windows[MAX_TARGETS] = {0};
+	CLEANUP(cleanup_free) struct age_window *windows = NULL;
 	int64_t now = clock_now(CLOCK_MONOTONIC);
 	char text[UNITS_TEXT_MAX];
 	int err;
 
+	windows = calloc(tracer_slots(recording->tracer), sizeof(*windows));
+	if (!windows)
+		return EXIT_OTHER;
 	vec_for_each(target, &recording->targets) {
 		int64_t end = recording->ended ? recording->ended : now;
 

@@ -161,31 +161,80 @@ int attach_sees_threads(struct tracer *tracer)
 
 /* --- programs --- */
 
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
-		    bool records_mappings)
+/* Those of one target's links, or of links that serve all processes. */
+struct call_programs {
+	struct bpf_program *session, *at_entry, *at_return, *at_free;
+	struct bpf_program *map_session, *map_at_entry, *map_at_return, *at_unmap;
+};
+
+static struct call_programs programs_of(const struct alloctrace_bpf *bpf, bool shared)
+{
+	if (shared)
+		return (struct call_programs){
+			.session = bpf->progs.all_session,
+			.at_entry = bpf->progs.all_entry,
+			.at_return = bpf->progs.all_return,
+			.at_free = bpf->progs.all_free,
+			.map_session = bpf->progs.all_map_session,
+			.map_at_entry = bpf->progs.all_map_entry,
+			.map_at_return = bpf->progs.all_map_return,
+			.at_unmap = bpf->progs.all_unmap,
+		};
+	return (struct call_programs){
+		.session = bpf->progs.allocate_session,
+		.at_entry = bpf->progs.allocate_entry,
+		.at_return = bpf->progs.allocate_return,
+		.at_free = bpf->progs.free_entry,
+		.map_session = bpf->progs.map_session,
+		.map_at_entry = bpf->progs.map_entry,
+		.map_at_return = bpf->progs.map_return,
+		.at_unmap = bpf->progs.unmap_entry,
+	};
+}
+
+static void prepare_calls(const struct call_programs *of, enum tracer_kind kind,
+			  bool records_mappings)
 {
 	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
+	const bool session = kind == TRACER_SESSION;
 	const struct {
 		struct bpf_program *program;
 		bool wanted;
 		uint32_t type;
 	} programs[] = {
-		{bpf->progs.allocate_session, kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
-		{bpf->progs.allocate_entry, kind != TRACER_SESSION, type},
-		{bpf->progs.allocate_return, kind != TRACER_SESSION, type},
-		{bpf->progs.free_entry, true, type},
-		{bpf->progs.unwind_entry, can_guard, type},
-		{bpf->progs.map_session, kind == TRACER_SESSION, ATTACH_UPROBE_SESSION},
-		{bpf->progs.map_entry, kind != TRACER_SESSION, type},
-		{bpf->progs.map_return, kind != TRACER_SESSION, type},
-		{bpf->progs.unmap_entry, records_mappings, type},
-		{bpf->progs.count_hit, kind != TRACER_PERF, type},
+		{of->session, session, ATTACH_UPROBE_SESSION},
+		{of->at_entry, !session, type},
+		{of->at_return, !session, type},
+		{of->at_free, true, type},
+		{of->map_session, session, ATTACH_UPROBE_SESSION},
+		{of->map_at_entry, !session, type},
+		{of->map_at_return, !session, type},
+		{of->at_unmap, records_mappings, type},
 	};
 
 	for (size_t i = 0; i < sizeof(programs) / sizeof(*programs); i++) {
 		bpf_program__set_autoload(programs[i].program, programs[i].wanted);
 		bpf_program__set_expected_attach_type(programs[i].program, programs[i].type);
 	}
+}
+
+void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
+		    const struct tracer_options *options)
+{
+	const struct call_programs used = programs_of(bpf, options->shared);
+	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, bpf->obj)
+	{
+		if (bpf_program__type(program) == BPF_PROG_TYPE_KPROBE)
+			bpf_program__set_autoload(program, false);
+	}
+	prepare_calls(&used, kind, options->mmap);
+	bpf_program__set_autoload(bpf->progs.unwind_entry, can_guard);
+	bpf_program__set_expected_attach_type(bpf->progs.unwind_entry, type);
+	bpf_program__set_autoload(bpf->progs.count_hit, kind != TRACER_PERF);
+	bpf_program__set_expected_attach_type(bpf->progs.count_hit, type);
 }
 
 /* --- links --- */
@@ -296,22 +345,22 @@ static int attach_calls(struct tracer *tracer, const struct bpf_program *session
 static int attach_sites(struct tracer *tracer, const struct sites groups[SITE_GROUPS],
 			uint32_t functions)
 {
-	const struct alloctrace_bpf *bpf = tracer->bpf;
+	const struct call_programs programs = programs_of(tracer->bpf, tracer->options.shared);
 	int err;
 
 	/*
 	 * Frees first, so that no allocation is recorded whose free would pass unseen (before a
 	 * recording begins, the flag that holds all back serves that too).
 	 */
-	err = attach_program(tracer, bpf->progs.free_entry, &groups[SITES_FREE], false);
+	err = attach_program(tracer, programs.at_free, &groups[SITES_FREE], false);
 	if (!err)
-		err = attach_program(tracer, bpf->progs.unmap_entry, &groups[SITES_UNMAP], false);
+		err = attach_program(tracer, programs.at_unmap, &groups[SITES_UNMAP], false);
 	if (!err)
-		err = attach_calls(tracer, bpf->progs.allocate_session, bpf->progs.allocate_return,
-				   bpf->progs.allocate_entry, &groups[SITES_ALLOCATE], functions);
+		err = attach_calls(tracer, programs.session, programs.at_return, programs.at_entry,
+				   &groups[SITES_ALLOCATE], functions);
 	if (!err)
-		err = attach_calls(tracer, bpf->progs.map_session, bpf->progs.map_return,
-				   bpf->progs.map_entry, &groups[SITES_MAP],
+		err = attach_calls(tracer, programs.map_session, programs.map_at_return,
+				   programs.map_at_entry, &groups[SITES_MAP],
 				   groups[SITES_MAP].count);
 	return err;
 }
@@ -521,46 +570,135 @@ bool tracer_probes(const struct tracer *tracer, enum allocator_shape shape)
 	return tracer->options.mmap || (shape != SHAPE_BRK && shape != SHAPE_MUNMAP);
 }
 
-int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
-		  const struct image *image, const struct allocator *allocator,
-		  enum tracer_throwing throwing)
-{
-	struct sites groups[SITE_GROUPS] = {0};
-	size_t before = tracer->links.count;
-	uint32_t first = tracer->site_numbers[slot], functions;
-	int err;
+/* For whom the probes of an image are. */
+struct probe_owner {
+	uint32_t slot;	 /* that they are closed with */
+	uint32_t cookie; /* what their cookies have for a slot, */
+	uint32_t nested; /* and their entries in `nested` */
+	pid_t tgid;	 /* 0: all processes */
+	uint32_t first;	 /* number of the first site */
+};
 
-	if (first + allocator->function_count > UINT16_MAX)
-		return -E2BIG;
-	tracer->site_numbers[slot] += (uint16_t)allocator->function_count;
-	err = mark_guarded(tracer, slot, allocator);
-	if (!err)
-		err = mark_relative(tracer, slot, first, allocator, throwing);
-	if (!err)
-		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
-	for (int i = 0; i < SITE_GROUPS && !err; i++)
-		err = sites_init(&groups[i], image, slot, process->pid,
-				 allocator->function_count + allocator->handovers.count);
-	for (size_t i = 0; i < allocator->function_count && !err; i++) {
+/* functions: the sites among those that allocate, which handovers come behind. 0 or -ENOMEM. */
+static int fill_groups(const struct tracer *tracer, const struct probe_owner *owner,
+		       const struct image *image, const struct allocator *allocator,
+		       enum tracer_throwing throwing, struct sites groups[SITE_GROUPS],
+		       uint32_t *functions)
+{
+	size_t capacity = allocator->function_count + allocator->handovers.count;
+
+	for (int i = 0; i < SITE_GROUPS; i++) {
+		if (sites_init(&groups[i], image, owner->slot, owner->tgid, capacity))
+			return -ENOMEM;
+	}
+	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
 		if (is_probed(function->throws, throwing) && tracer_probes(tracer, function->shape))
 			sites_add(&groups[group_of(function->shape)], function->site_offset,
-				  function_cookie(slot, first + (uint32_t)i, function, throwing));
+				  function_cookie(owner->cookie, owner->first + (uint32_t)i,
+						  function, throwing));
 	}
-	functions = groups[SITES_ALLOCATE].count;
+	*functions = groups[SITES_ALLOCATE].count;
 	vec_for_each(handover, &allocator->handovers) {
-		if (!err && is_probed(handover->throws, throwing))
+		if (is_probed(handover->throws, throwing))
 			sites_add(&groups[SITES_ALLOCATE], handover->offset,
-				  handover_cookie(slot, handover));
+				  handover_cookie(owner->cookie, handover));
 	}
+	return 0;
+}
+
+static int attach_image(struct tracer *tracer, const struct probe_owner *owner,
+			const struct image *image, const struct allocator *allocator,
+			enum tracer_throwing throwing)
+{
+	struct sites groups[SITE_GROUPS] = {0};
+	size_t before = tracer->links.count;
+	uint32_t functions;
+	int err = mark_relative(tracer, owner->nested, owner->first, allocator, throwing);
+
+	if (!err)
+		err = fill_groups(tracer, owner, image, allocator, throwing, groups, &functions);
 	if (!err)
 		err = attach_sites(tracer, groups, functions);
 	for (int i = 0; i < SITE_GROUPS; i++)
 		sites_deinit(&groups[i]);
 	if (err)
-		close_links(tracer, slot, before);
+		close_links(tracer, owner->slot, before);
 	return err;
+}
+
+/* The first of so many sites. 0 or -E2BIG. */
+static int number_sites(uint16_t *numbered, size_t count, uint32_t *first)
+{
+	*first = *numbered;
+	if (*first + count > UINT16_MAX)
+		return -E2BIG;
+	*numbered += (uint16_t)count;
+	return 0;
+}
+
+/* The link that serves all processes which map the image, made if there is none. 0 or -errno. */
+static int share_link(struct tracer *tracer, const struct image *image,
+		      const struct allocator *allocator, enum tracer_throwing throwing,
+		      uint32_t *cookie)
+{
+	const struct shared_link added = {.dev = image->dev, .inode = image->file_inode};
+	struct probe_owner owner = {.slot = SHARED_SITES, .nested = SHARED_SITES};
+	uint32_t number = 0;
+	int err;
+
+	vec_for_each(known, &tracer->shared) {
+		*cookie = COOKIE_SHARED | number++;
+		if (known->dev == added.dev && known->inode == added.inode)
+			return 0;
+	}
+	*cookie = owner.cookie = COOKIE_SHARED | number;
+	if (number >= COOKIE_SHARED)
+		return -E2BIG;
+	err = number_sites(&tracer->shared_sites, allocator->function_count, &owner.first);
+	if (!err)
+		err = attach_image(tracer, &owner, image, allocator, throwing);
+	if (!err && vec_push(&tracer->shared, added))
+		err = -ENOMEM;
+	return err;
+}
+
+/* From now on calls count that come through the link: the last thing to be done. */
+static int attach_shared(struct tracer *tracer, uint32_t slot, const struct process *process,
+			 const struct image *image, const struct allocator *allocator,
+			 enum tracer_throwing throwing)
+{
+	struct member_key key = {.tgid = (uint32_t)process->pid};
+	int err = share_link(tracer, image, allocator, throwing, &key.link);
+
+	if (!err)
+		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
+	return err ? err
+		   : bpf_map__update_elem(tracer->bpf->maps.members, &key, sizeof(key), &slot,
+					  sizeof(slot), BPF_ANY);
+}
+
+int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
+		  const struct image *image, const struct allocator *allocator,
+		  enum tracer_throwing throwing)
+{
+	struct probe_owner owner = {
+		.slot = slot,
+		.cookie = slot,
+		.nested = slot,
+		.tgid = process->pid,
+	};
+	int err;
+
+	if (tracer->options.shared)
+		return attach_shared(tracer, slot, process, image, allocator, throwing);
+	err = number_sites(&tracer->site_numbers[slot], allocator->function_count, &owner.first);
+	if (!err)
+		err = mark_guarded(tracer, slot, allocator);
+	if (!err)
+		err = tracer_nest(tracer, slot, process, image, allocator, throwing);
+	return err ? err : attach_image(tracer, &owner, image, allocator, throwing);
 }
 
 /*
@@ -646,8 +784,14 @@ void tracer_release(struct tracer *tracer, uint32_t slot)
 		bpf_map_delete_elem(bpf_map__fd(tracer->bpf->maps.slots), &target->tgid);
 	target->tgid = 0;
 	tables_drop(&tracer->tables, slot, (uint64_t *)&target->mappings);
-	close_links(tracer, slot, 0);
-	forget_nested(tracer, slot, is_any, 0);
+	if (!tracer->options.shared)
+		close_links(tracer, slot, 0);
+	/*
+	 * That looks at all there is of all targets. Where there are many, what one leaves behind that
+	 * was recorded is nobody else's: its slot is not given away.
+	 */
+	if (!tracer->options.shared || !target->enabled)
+		forget_nested(tracer, slot, is_any, 0);
 	tracer->site_numbers[slot] = 0;
 }
 

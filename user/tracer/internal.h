@@ -18,11 +18,22 @@ struct array_map {
 	size_t size;
 };
 
+/* A file with a link that serves all processes; its number in cookies is its index. */
+struct shared_link {
+	dev_t dev;
+	ino_t inode;
+};
+
 struct tracer {
 	struct alloctrace_bpf *bpf; /* owned */
 	struct tracer_options options;
 	enum tracer_kind kind;
-	uint16_t *site_numbers;	      /* owned; by slot: sites numbered so far */
+	uint16_t *site_numbers; /* owned; by slot: sites numbered so far */
+	struct {
+		struct shared_link *items; /* owned; with options.shared */
+		size_t count, capacity;
+	} shared;
+	uint16_t shared_sites;	      /* numbered so far */
 	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
 	struct ring_buffer *requests; /* owned; and of region_events */
 	struct regions *regions;      /* owned, and each; by slot */
@@ -61,7 +72,7 @@ bool attach_can_guard(void);
 
 /* Programs that a kind uses are loaded with the attach type that its links ask for. */
 void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
-		    bool records_mappings);
+		    const struct tracer_options *options);
 
 /*
  * Do hits in another thread of this process arrive? Kernels whose uprobe_multi filters by thread

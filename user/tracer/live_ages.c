@@ -8,6 +8,7 @@
 void live_ages_deinit(struct live_ages *ages)
 {
 	free(ages->items.items);
+	free(ages->windows);
 	hash_index_deinit(&ages->index);
 	*ages = (struct live_ages){0};
 }

@@ -21,7 +21,8 @@ struct live_age {
 
 /* All zero is an empty one. */
 struct live_ages {
-	struct age_window windows[MAX_TARGETS]; /* by slot */
+	struct age_window *windows; /* owned; by slot, */
+	uint32_t slots;		    /* so many */
 	struct {
 		struct live_age *items; /* owned */
 		size_t count, capacity;

@@ -53,7 +53,7 @@ static int count_in_flight(const struct tracer *tracer, uint32_t slot, uint64_t 
 
 static bool has_window(const struct live_ages *ages, uint64_t slot)
 {
-	return slot < MAX_TARGETS && ages->windows[slot].end > ages->windows[slot].start;
+	return slot < ages->slots && ages->windows[slot].end > ages->windows[slot].start;
 }
 
 static int add_block(struct live_ages *ages, uint64_t slot, const struct live_block *block)
@@ -146,13 +146,17 @@ static int read_mapped(const struct tracer *tracer, struct live_ages *ages)
 	return 0;
 }
 
-int tracer_read_ages(struct tracer *tracer, const struct age_window windows[MAX_TARGETS])
+int tracer_read_ages(struct tracer *tracer, const struct age_window *windows)
 {
 	struct live_ages *ages = &tracer->ages;
 	int err;
 
 	live_ages_deinit(ages);
-	memcpy(ages->windows, windows, sizeof(ages->windows));
+	ages->windows = calloc(tracer->options.targets, sizeof(*windows));
+	if (!ages->windows)
+		return -ENOMEM;
+	ages->slots = tracer->options.targets;
+	memcpy(ages->windows, windows, ages->slots * sizeof(*windows));
 	err = read_live(tracer, ages);
 	if (!err)
 		err = read_taken(tracer, ages);
@@ -209,8 +213,10 @@ int tracer_direct_mappings(const struct tracer *tracer, uint32_t slot, struct re
 		       : 0;
 }
 
-/* All counts of a slot. */
-static int read_counts(const struct tracer *tracer, uint32_t slot, struct count_entries *out)
+/* All counts there are, one after the other, until one returns not 0. 0, that, or -errno. */
+static int for_each_count(const struct tracer *tracer,
+			  int (*visit)(void *context, const struct count_entry *entry),
+			  void *context)
 {
 	CLEANUP(cleanup_free) struct count_key *keys = calloc(BATCH, sizeof(*keys));
 	CLEANUP(cleanup_free) struct count *values = calloc(BATCH, sizeof(*values));
@@ -227,13 +233,34 @@ static int read_counts(const struct tracer *tracer, uint32_t slot, struct count_
 			return err;
 		for (uint32_t i = 0; i < n; i++) {
 			struct count_entry entry = {.key = keys[i], .count = values[i]};
+			int stop = visit(context, &entry);
 
-			if (keys[i].target == slot && vec_push(out, entry))
-				return -ENOMEM;
+			if (stop)
+				return stop;
 		}
 		previous = &position;
 	} while (!err);
 	return 0;
+}
+
+/* Those of a slot. */
+struct slot_counts {
+	uint32_t slot;
+	struct count_entries *out;
+};
+
+static int keep_count(void *context, const struct count_entry *entry)
+{
+	const struct slot_counts *wanted = context;
+
+	return entry->key.target == wanted->slot ? vec_push(wanted->out, *entry) : 0;
+}
+
+static int read_counts(const struct tracer *tracer, uint32_t slot, struct count_entries *out)
+{
+	struct slot_counts wanted = {slot, out};
+
+	return for_each_count(tracer, keep_count, &wanted);
 }
 
 static int by_stack_and_size(const void *a, const void *b)
@@ -293,6 +320,17 @@ static struct lifetimes lifetimes_of(const struct count *count)
 	return lifetimes;
 }
 
+/* What is live of a count, without what is young. */
+static void live_of(const struct count *count, const struct age_counts *ages, uint64_t *objects,
+		    uint64_t *bytes)
+{
+	*objects = count->alloc_objects - count->free_objects;
+	*bytes = count->alloc_bytes - count->free_bytes;
+	/* While it runs, ages are older than the counts. */
+	*objects -= ages->young_objects < *objects ? ages->young_objects : *objects;
+	*bytes -= ages->young_bytes < *bytes ? ages->young_bytes : *bytes;
+}
+
 /* One count as a bucket, with its ages if they are known. */
 static int add_bucket(const struct live_ages *ages, const struct count_entry *entry, bool mapped,
 		      uint32_t site, struct profile *profile)
@@ -302,13 +340,10 @@ static int add_bucket(const struct live_ages *ages, const struct count_entry *en
 		ages->known ? live_ages_find(ages, &entry->key, mapped) : &none;
 	const struct lifetimes freed = lifetimes_of(&entry->count);
 	const struct count *count = &entry->count;
-	uint64_t objects = count->alloc_objects - count->free_objects;
-	uint64_t bytes = count->alloc_bytes - count->free_bytes;
+	uint64_t objects, bytes;
 	int err;
 
-	/* While it runs, ages are older than the counts. */
-	objects -= live->young_objects < objects ? live->young_objects : objects;
-	bytes -= live->young_bytes < bytes ? live->young_bytes : bytes;
+	live_of(count, live, &objects, &bytes);
 	err = profile_add_bucket(profile, site, count->alloc_objects, count->alloc_bytes, objects,
 				 bytes);
 	return err ? err
@@ -427,4 +462,39 @@ int tracer_readback(const struct tracer *tracer, uint32_t slot, struct profile *
 		err = profile_add_counter(profile, "recorded before another program was executed",
 					  forgotten, PROFILE_LOSS);
 	return err;
+}
+
+/* --- totals --- */
+
+struct totals {
+	const struct tracer *tracer;
+	struct tracer_total *by_slot;
+};
+
+static int add_to_total(void *context, const struct count_entry *entry)
+{
+	static const struct age_counts none;
+	const struct totals *totals = context;
+	const struct tracer *tracer = totals->tracer;
+	const struct count *count = &entry->count;
+	uint32_t slot = entry->key.target;
+	uint64_t objects, bytes;
+
+	if (slot >= tracer->options.targets ||
+	    entry->key.epoch != (uint16_t)tracer_target(tracer, slot)->epoch)
+		return 0;
+	live_of(count,
+		tracer->ages.known ? live_ages_find(&tracer->ages, &entry->key, false) : &none,
+		&objects, &bytes);
+	estimate_add(NULL, &totals->by_slot[slot].live, objects, bytes, tracer->options.period);
+	estimate_add(NULL, &totals->by_slot[slot].allocated, count->alloc_objects,
+		     count->alloc_bytes, tracer->options.period);
+	return 0;
+}
+
+int tracer_read_totals(const struct tracer *tracer, struct tracer_total *totals)
+{
+	struct totals all = {tracer, totals};
+
+	return for_each_count(tracer, add_to_total, &all);
 }

@@ -17,6 +17,9 @@
 /* A site allocates in some sizes: so many counts are kept for each stack that may be. */
 #define COUNTS_PER_STACK 8
 
+/* Files with an allocator that a process maps, on average at the most: most have one. */
+#define LINKS_PER_TARGET 8
+
 /* The most executable mappings for all targets together. */
 #define MAPPINGS_MAX (1 << 22)
 
@@ -52,7 +55,10 @@ static int size_maps(struct tracer *tracer, const struct tables_sizes *sizes)
 	} wanted[] = {
 		{tracer->bpf->maps.cpus, options->targets},
 		{tracer->bpf->maps.targets, options->targets},
-		{tracer->bpf->maps.guards, options->targets},
+		{tracer->bpf->maps.slots, options->targets},
+		{tracer->bpf->maps.members,
+		 options->shared ? (uint64_t)options->targets * LINKS_PER_TARGET : 1},
+		{tracer->bpf->maps.guards, options->shared ? 1 : options->targets},
 		{tracer->bpf->maps.pythons, options->targets},
 		{tracer->bpf->maps.live, options->max_live},
 		{tracer->bpf->maps.stacks, options->max_stacks},
@@ -92,9 +98,10 @@ static int load(struct tracer *tracer, const struct tables_sizes *sizes)
 	tracer->bpf = bpf;
 	bpf->rodata->safe_size = safe_size();
 	bpf->rodata->walks_python = tracer->options.python;
+	bpf->rodata->shared_links = tracer->options.shared;
 	gaps_fill((uint64_t *)bpf->rodata->gaps, GAP_COUNT, tracer->options.period);
 	bpf->rodata->records_mappings = tracer->options.mmap;
-	attach_prepare(bpf, tracer->kind, tracer->can_guard, tracer->options.mmap);
+	attach_prepare(bpf, tracer->kind, tracer->can_guard, &tracer->options);
 	bpf_program__set_autoload(bpf->progs.family_fork, tracer->options.follow);
 	bpf_program__set_autoload(bpf->progs.family_exit, tracer->options.follow);
 	bpf_map__set_autocreate(bpf->maps.family, tracer->options.follow);
@@ -149,6 +156,8 @@ static int load_best(struct tracer *tracer, const struct tables_sizes *sizes)
 
 	for (int kind = 0; kind < TRACER_KINDS; kind++) {
 		if (!any && tracer->options.kind != (enum tracer_kind)kind)
+			continue;
+		if (tracer->options.shared && kind == TRACER_PERF)
 			continue;
 		if (!attach_kind_exists((enum tracer_kind)kind))
 			continue;
@@ -356,6 +365,7 @@ void tracer_free(struct tracer *tracer)
 	free(tracer->forks.items);
 	free(tracer->python_events.items);
 	free(tracer->site_numbers);
+	free(tracer->shared.items);
 	for (uint32_t slot = 0; tracer->regions && slot < tracer->options.targets; slot++)
 		regions_deinit(&tracer->regions[slot]);
 	free(tracer->regions);
@@ -374,6 +384,19 @@ void tracer_free(struct tracer *tracer)
 enum tracer_kind tracer_chosen_kind(const struct tracer *tracer)
 {
 	return tracer->kind;
+}
+
+uint32_t tracer_slots(const struct tracer *tracer)
+{
+	return tracer->options.targets;
+}
+
+uint32_t tracer_slots_for(size_t bytes)
+{
+	int cpus = libbpf_num_possible_cpus();
+	size_t slots = bytes / sizeof(struct cpu_state) / (size_t)(cpus > 0 ? cpus : 1);
+
+	return slots < TRACER_SLOTS_MAX ? (uint32_t)slots : TRACER_SLOTS_MAX;
 }
 
 int tracer_set_target(struct tracer *tracer, uint32_t slot, pid_t tgid)

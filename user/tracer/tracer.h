@@ -34,10 +34,14 @@ enum tracer_kind {
 
 extern const char *const tracer_kind_names[TRACER_KINDS];
 
+/* Cookies have no room for more. Each takes 0.2 KiB for each CPU, see tracer_slots_for(). */
+#define TRACER_SLOTS_MAX COOKIE_SHARED
+
 struct tracer_options {
 	enum tracer_kind kind; /* or TRACER_AUTO */
 	uint64_t period;       /* R, bytes; 1: every allocation */
-	uint32_t targets;      /* slots, 1 to MAX_TARGETS */
+	uint32_t targets;      /* slots, 1 to TRACER_SLOTS_MAX */
+	bool shared;	       /* links serve all processes, not each a target: tracer_attach() */
 	bool follow;	       /* tell of what targets start: tracer_follow() */
 	uint32_t max_live;     /* live blocks recorded at one time, all targets together */
 	uint32_t max_stacks;   /* different stacks */
@@ -52,6 +56,9 @@ struct tracer_options {
 #define TRACER_KILLS_FILTERED (-ENOTRECOVERABLE)
 
 struct tracer;
+
+/* How many slots so many bytes are enough for. */
+uint32_t tracer_slots_for(size_t bytes);
 
 /* Nothing of the kernel is touched yet. 0 or -ENOMEM. */
 int tracer_new(const struct tracer_options *options, struct tracer **out);
@@ -151,7 +158,9 @@ enum tracer_throwing {
 bool tracer_probes(const struct tracer *tracer, enum allocator_shape shape);
 
 /*
- * Puts probes into an image of a target. 0; -ESRCH (the process has ended); or -errno of the kernel.
+ * Puts probes into an image of a target. With options.shared they are in all processes that map the file,
+ * and go in with the first target that does; of no others anything is recorded. They stay until
+ * tracer_detach(). 0; -ESRCH (the process has ended); or -errno of the kernel.
  * Nothing stays attached after a failure.
  */
 int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *process,
@@ -210,12 +219,23 @@ void tracer_detach(struct tracer *tracer);
 int tracer_counters(const struct tracer *tracer, uint32_t slot, uint64_t counters[COUNTER_COUNT]);
 
 /*
- * Reads how old everything is that is live now: of each slot in its window, whose end is when recording
+ * Reads how old everything is that is live now: of each slot (all of tracer_slots()) in its window, whose end is when recording
  * stopped, or is now; one without a length is passed over. From then on tracer_readback() tells ages,
  * and leaves out what is young. One pass over all live blocks, of CPU time 0.3 us each, and 30 ns for
  * each there is room for: 1.3 s where 4 Mi are live, a millisecond with the usual limits. 0 or -errno.
  */
-int tracer_read_ages(struct tracer *tracer, const struct age_window windows[MAX_TARGETS]);
+int tracer_read_ages(struct tracer *tracer, const struct age_window *windows);
+
+/* options.targets */
+uint32_t tracer_slots(const struct tracer *tracer);
+
+/* What is live of a slot, and what was allocated, in bytes; direct mappings are not among it. */
+struct tracer_total {
+	struct estimate live, allocated;
+};
+
+/* Adds what there is of each slot (all of tracer_slots()), by one look at all counts. 0 or -errno. */
+int tracer_read_totals(const struct tracer *tracer, struct tracer_total *totals);
 
 /*
  * Where the direct mappings of a slot are that were sampled, as far as tracer_read_requests() has brought
