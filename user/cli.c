@@ -28,6 +28,7 @@ enum {
 	OPTION_DEBUGINFOD,
 	OPTION_TOP_PROCESSES,
 	OPTION_MIN_GROWTH,
+	OPTION_HEAP_ALL,
 	OPTION_JSON,
 	OPTION_COMM,
 	OPTION_CGROUP,
@@ -52,6 +53,13 @@ static const struct argp_option options[] = {
 	{"min-growth", OPTION_MIN_GROWTH, "SIZE", 0,
 	 "With --all: what grows by less is not traced (default: 1MiB, or 1 % if that is 256KiB at "
 	 "least)",
+	 0},
+	{"heap-all", OPTION_HEAP_ALL, NULL, 0,
+	 "With --all: the heap of every process that is watched, from the start, grown or not. One "
+	 "link "
+	 "per file: all processes of the host that map it carry its breakpoints, watched or not, "
+	 "and pay "
+	 "for each of their allocations",
 	 0},
 	{"comm", OPTION_COMM, "NAME", 0,
 	 "With --all: only processes of this name; may be repeated, as the next two", 0},
@@ -281,6 +289,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
 		if (units_parse_size(argument, &settings->min_growth))
 			return usage_error("--min-growth: not a size: '%s'", argument);
 		return 0;
+	case OPTION_HEAP_ALL:
+		settings->heap_all = true;
+		return 0;
 	case OPTION_COMM:
 		return check_filter("--comm", host_filter_add_comm(settings->filter, argument),
 				    argument);
@@ -400,6 +411,8 @@ static bool check_what(const struct settings *settings)
 		log_error("--format: --all writes pprof profiles");
 	else if (!settings->all && settings->json)
 		log_error("--json goes with --all");
+	else if (!settings->all && settings->heap_all)
+		log_error("--heap-all goes with --all");
 	else if (!settings->all && has_filter(settings->filter))
 		log_error("--comm, --cgroup and --uid go with --all");
 	else if (settings->duration && settings->min_age >= settings->duration)

@@ -38,6 +38,7 @@ struct settings {
 	} pids;			    /* owned; each once */
 	bool all;		    /* sweep the host */
 	unsigned int top_processes; /* that get probes, at one time */
+	bool heap_all;		    /* probes into all of them, from the start */
 	uint64_t min_growth;	    /* bytes; 0: SWEEP_MIN_BYTES, or SWEEP_MIN_SHARE of a process */
 	bool json;
 	struct host_filter *filter; /* owned; of the processes that are watched */

@@ -103,15 +103,21 @@ int session_open_watch(struct watch **watch)
 	return EXIT_OK;
 }
 
-static int say_tracer_error(int err, enum tracer_kind wanted)
+static int say_tracer_error(int err, const struct settings *settings)
 {
+	enum tracer_kind wanted = settings->attach;
+
 	switch (err) {
 	case -EPERM:
 	case -EACCES:
 		log_error("not permitted to trace: run as root (sudo)");
 		return EXIT_PERMISSION;
 	case -EOPNOTSUPP:
-		if (wanted == TRACER_AUTO)
+		if (settings->heap_all)
+			log_error("--heap-all: %s no links that serve all processes (uprobe_multi, "
+				  "Linux 6.6; that see every thread from 6.10 on)",
+				  wanted == TRACER_PERF ? "'perf' probes have" : "this kernel has");
+		else if (wanted == TRACER_AUTO)
 			log_error("this kernel has no way of attaching that is known here");
 		else
 			log_error("this kernel has no '%s' probes that see every thread",
@@ -175,6 +181,7 @@ int session_open_tracer(struct recording *recording, const struct session_room *
 		.kind = settings->attach,
 		.period = settings->period,
 		.targets = room->targets,
+		.shared = settings->heap_all,
 		.follow = settings->follow,
 		.mappings = room->mappings,
 		.max_live = settings->max_live		      ? settings->max_live
@@ -196,7 +203,7 @@ int session_open_tracer(struct recording *recording, const struct session_room *
 	if (!err)
 		err = tracer_load(recording->tracer);
 	if (err)
-		return say_tracer_error(err, settings->attach);
+		return say_tracer_error(err, settings);
 	tracer_tables(recording->tracer, &tables);
 	log_verbose("unwind tables: %zu bytes, %u rules", tables.bytes, tables.rules);
 	if (options.python && !tracer_walks_python(recording->tracer))

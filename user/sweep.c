@@ -5,6 +5,7 @@
  */
 #include "sweep.h"
 
+#include "heap_all.h"
 #include "report.h"
 #include "session.h"
 #include "sweep_intervals.h"
@@ -27,8 +28,6 @@
 #define TICK_NS 1000000000LL
 /* Readings of a process before its growth means anything: libraries are loaded, caches are filled. */
 #define READINGS_LEAST 3
-/* Of all that were zoomed on, to --top-processes at one time: others may outgrow those. */
-#define ZOOMS_PER_TOP 4
 /* Executable mappings of a target that is joined, and rows of unwind tables for all that come. */
 #define ZOOM_MAPPINGS 512
 #define ZOOM_ROWS     (4 * 1024 * 1024)
@@ -87,8 +86,7 @@ static int join(struct sweep *sweep, const struct host_process *from, uint32_t *
 	return 0;
 }
 
-/* 0 or -ENOMEM. */
-static int zoom_on(struct sweep *sweep, struct host_process *process)
+int sweep_zoom_on(struct sweep *sweep, struct host_process *process)
 {
 	struct sweep_zoom zoom = {.process = process, .at = clock_now(CLOCK_MONOTONIC)};
 	char growth[UNITS_TEXT_MAX];
@@ -97,11 +95,14 @@ static int zoom_on(struct sweep *sweep, struct host_process *process)
 	err = join(sweep, process, &zoom.slot);
 	if (err)
 		zoom.reason = reason_of(err);
-	process->kept++;
 	log_verbose("process %d: grown by %s: %s", process->pid,
 		    units_format_size((double)host_growth(process), growth),
 		    zoom.reason ? zoom.reason : "probes placed");
-	return vec_push(&sweep->zooms, zoom);
+	if (vec_push(&sweep->zooms, zoom))
+		return -ENOMEM;
+	process->kept++;
+	process->zoom = (uint32_t)sweep->zooms.count;
+	return 0;
 }
 
 /* Looks who has grown by now. 0 or -ENOMEM. */
@@ -114,7 +115,7 @@ static int zoom(struct sweep *sweep)
 
 	for (size_t i = 0; i < count && !err && sweep_has_slot(sweep); i++) {
 		if (found[i]->readings.count >= READINGS_LEAST && !sweep_find_zoom(sweep, found[i]))
-			err = zoom_on(sweep, found[i]);
+			err = sweep_zoom_on(sweep, found[i]);
 	}
 	return err;
 }
@@ -198,6 +199,16 @@ static int take_events(struct sweep *sweep, struct watch *watch)
 	return err;
 }
 
+static void read_usage(struct sweep *sweep)
+{
+	if (sweep->settings->heap_all) {
+		heap_all_read_usage(sweep);
+		return;
+	}
+	vec_for_each(target, &sweep->recording.targets)
+		targets_read_usage(&sweep->recording, target, false);
+}
+
 static int tick(struct sweep *sweep, struct watch *watch)
 {
 	int err = take_events(sweep, watch);
@@ -205,10 +216,10 @@ static int tick(struct sweep *sweep, struct watch *watch)
 	if (!err)
 		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
 	if (!err)
-		err = zoom(sweep);
+		err = sweep->settings->heap_all ? heap_all_join(sweep, READINGS_LEAST, NULL)
+						: zoom(sweep);
 	sweep_note_kinds(sweep);
-	vec_for_each(target, &sweep->recording.targets)
-		targets_read_usage(&sweep->recording, target, false);
+	read_usage(sweep);
 	if (sweep->pages)
 		sweep_pages_tick(sweep->pages);
 	if (has_live_table(sweep))
@@ -243,15 +254,20 @@ static int64_t earliest(int64_t a, int64_t b)
 static int watch_host(struct sweep *sweep, struct watch *watch, int signals, const char **reason)
 {
 	struct recording *recording = &sweep->recording;
-	struct pollfd fds[FD_TARGETS + MAX_TARGETS] = {
-		[FD_SIGNALS] = {signals, POLLIN, 0},
-		[FD_WATCH] = {watch_fd(watch), POLLIN, 0},
-		[FD_REQUESTS] = {tracer_requests_fd(recording->tracer), POLLIN, 0},
-		[FD_PAGES] = {sweep->pages ? sweep_pages_fd(sweep->pages) : -1, POLLIN, 0},
-	};
+	CLEANUP(cleanup_free) struct pollfd *fds = calloc(FD_TARGETS + sweep->slots, sizeof(*fds));
 	int64_t end = sweep->settings->duration, next = recording->started + TICK_NS, now, missed;
 	int err = 0;
 
+	if (!fds)
+		return -ENOMEM;
+	fds[FD_SIGNALS] = (struct pollfd){signals, POLLIN, 0};
+	fds[FD_WATCH] = (struct pollfd){watch_fd(watch), POLLIN, 0};
+	fds[FD_REQUESTS] = (struct pollfd){tracer_requests_fd(recording->tracer), POLLIN, 0};
+	fds[FD_PAGES] = (struct pollfd){
+		sweep->pages ? sweep_pages_fd(sweep->pages) : -1,
+		POLLIN,
+		0,
+	};
 	end = end ? recording->started + end : INT64_MAX;
 	intervals_plan(&recording->intervals, sweep->settings->interval, recording->started);
 	*reason = "duration over";
@@ -338,18 +354,46 @@ static void say_faults(const struct sweep_pages *pages)
 
 /* --- all of it --- */
 
-static int start(struct sweep *sweep)
+static void make_room(const struct settings *settings, struct session_room *room)
 {
-	const unsigned int top = sweep->settings->top_processes;
-	struct session_room room = {.more_rows = ZOOM_ROWS, .unknown_programs = true};
+	uint32_t slots = settings->top_processes * SWEEP_ZOOMS_PER_TOP;
+
+	if (settings->heap_all) {
+		heap_all_make_room(room);
+		return;
+	}
+	room->targets = slots < MAX_TARGETS ? slots : MAX_TARGETS;
+	room->mappings = room->targets * ZOOM_MAPPINGS;
+	room->more_rows = ZOOM_ROWS;
+}
+
+/* With --heap-all: probes into all that there are, before the window begins. 0 or -errno. */
+static int join_all(struct sweep *sweep, struct watch *watch)
+{
+	bool more = sweep->settings->heap_all;
+	int err = 0;
+
+	while (more && !err) {
+		log_progress("placing probes: %zu processes", sweep->recording.targets.count);
+		err = heap_all_join(sweep, 1, &more);
+		if (!err)
+			err = take_events(sweep, watch);
+	}
+	return err;
+}
+
+static int start(struct sweep *sweep, struct watch *watch)
+{
+	struct session_room room = {.unknown_programs = true};
 	int code, err;
 
 	code = report_prepare_many(sweep->settings);
+	if (code == EXIT_OK && sweep->settings->heap_all)
+		code = heap_all_refuse(sweep->settings);
 	if (code != EXIT_OK)
 		return code;
-	sweep->slots = top * ZOOMS_PER_TOP < MAX_TARGETS ? top * ZOOMS_PER_TOP : MAX_TARGETS;
-	room.targets = sweep->slots;
-	room.mappings = sweep->slots * ZOOM_MAPPINGS;
+	make_room(sweep->settings, &room);
+	sweep->slots = room.targets;
 	code = session_open_tracer(&sweep->recording, &room);
 	if (code != EXIT_OK)
 		return code;
@@ -365,6 +409,11 @@ static int start(struct sweep *sweep)
 			"%s",
 			strerror(-err));
 	uname(&sweep->system);
+	err = join_all(sweep, watch);
+	if (err) {
+		log_error("cannot place probes: %s", strerror(-err));
+		return EXIT_OTHER;
+	}
 	sweep->started_realtime = clock_now(CLOCK_REALTIME);
 	sweep->recording.started = clock_now(CLOCK_MONOTONIC);
 	log_verbose("sweeping");
@@ -374,7 +423,7 @@ static int start(struct sweep *sweep)
 static int run(struct sweep *sweep, struct watch *watch, int signals)
 {
 	struct recording *recording = &sweep->recording;
-	int code = start(sweep), err;
+	int code = start(sweep, watch), err;
 
 	if (code != EXIT_OK)
 		return code;
@@ -424,5 +473,6 @@ int sweep_run(const struct settings *settings)
 	host_free(sweep.host);
 	free(sweep.zooms.items);
 	free(sweep.parts.items);
+	free(sweep.totals);
 	return code;
 }

@@ -18,6 +18,9 @@
 #define SWEEP_TOP     10
 #define SWEEP_TOP_MAX 64
 
+/* Of all that were zoomed on, to --top-processes at one time: others may outgrow those. */
+#define SWEEP_ZOOMS_PER_TOP 4
+
 /* Runs all of it. An exit code; everything there is to say has been said. */
 int sweep_run(const struct settings *settings);
 

@@ -1,5 +1,6 @@
 #include "sweep_result.h"
 
+#include "heap_all.h"
 #include "report.h"
 #include "sweep.h"
 #include "sweep_growth.h"
@@ -19,11 +20,7 @@
 
 struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_process *process)
 {
-	vec_for_each(zoom, &sweep->zooms) {
-		if (zoom->process == process)
-			return zoom;
-	}
-	return NULL;
+	return process->zoom ? &sweep->zooms.items[process->zoom - 1] : NULL;
 }
 
 bool sweep_has_slot(const struct sweep *sweep)
@@ -49,7 +46,8 @@ bool sweep_tells_of(const struct sweep *sweep, const struct host_process *proces
 {
 	const struct host_grown grown = sweep_grown(sweep->settings, true);
 
-	return sweep_find_zoom(sweep, process) || host_growth(process) >= (int64_t)grown.bytes ||
+	return (sweep_find_zoom(sweep, process) && !sweep->settings->heap_all) ||
+	       host_growth(process) >= (int64_t)grown.bytes ||
 	       shared_growth(process) >= (int64_t)grown.bytes;
 }
 
@@ -114,29 +112,41 @@ static void add_memory(const struct sweep *sweep, const struct host_process *pro
 	add_kinds(process, row);
 }
 
-/* The heap of one that was zoomed on: its profile is written. An exit code. */
-static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, struct sweep_row *row)
+/* The heap of a target: its profile is written. An exit code. */
+static int add_profile(struct sweep *sweep, struct target_record *target, struct sweep_row *row)
 {
-	struct target_record *target = &sweep->recording.targets.items[zoom->slot];
 	struct profile *profile;
 	int code;
 
-	if (!targets_has_allocator(target)) {
-		row->reason = strdup("it has no known allocator");
-		return EXIT_OK;
-	}
 	if (!target->ended_at)
 		process_refresh(target->process);
 	code = report_profile(&sweep->recording, target, &profile);
 	if (!profile)
 		return code;
-	row->zoomed_after = zoom->at - sweep->recording.started;
 	if (sweep_row_add_heap(row, profile))
 		code = EXIT_OTHER;
 	if (code == EXIT_OK)
 		row->profile = strdup(target->output);
 	profile_free(profile);
 	return code;
+}
+
+/* The heap of one that was zoomed on. rank: of its row. An exit code. */
+static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, size_t rank,
+		    struct sweep_row *row)
+{
+	struct target_record *target = &sweep->recording.targets.items[zoom->slot];
+
+	if (!targets_has_allocator(target)) {
+		row->reason = strdup("it has no known allocator");
+		return EXIT_OK;
+	}
+	if (zoom->at > sweep->recording.started)
+		row->zoomed_after = zoom->at - sweep->recording.started;
+	if (!sweep->settings->heap_all ||
+	    heap_all_gets_profile(sweep, rank, sweep_tells_of(sweep, zoom->process)))
+		return add_profile(sweep, target, row);
+	return heap_all_add_figures(sweep, target, row) ? EXIT_OTHER : EXIT_OK;
 }
 
 /* Who it is and what its memory was, of all of them before anything that takes its time. An exit code. */
@@ -174,13 +184,15 @@ static const char *reason_of(const struct sweep *sweep, const struct sweep_row *
 {
 	const struct host_grown grown = sweep_grown(sweep->settings, true);
 
+	if (sweep->settings->heap_all)
+		return heap_all_reason(sweep);
 	return !sweep_has_slot(sweep) && row->anon_growth >= (int64_t)grown.bytes
 		       ? "others had grown before it"
 		       : NULL;
 }
 
-/* The rest of its row, with its profiles. An exit code. */
-static int complete_row(struct sweep *sweep, const struct host_process *process,
+/* The rest of its row, which has that rank, with its profiles. An exit code. */
+static int complete_row(struct sweep *sweep, const struct host_process *process, size_t rank,
 			struct sweep_row *row)
 {
 	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
@@ -190,7 +202,7 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 	if (reason)
 		row->reason = strdup(reason);
 	else if (zoom)
-		code = add_heap(sweep, zoom, row);
+		code = add_heap(sweep, zoom, rank, row);
 	if (!row->verdict_text && sweep_row_judge(row))
 		code = EXIT_OTHER;
 	if (code == EXIT_OK && sweep_tells_of(sweep, process))
@@ -332,7 +344,7 @@ int sweep_result_fill(struct sweep *sweep, struct sweep_result *result)
 	for (size_t i = 0; i < count; i++)
 		add_share(sweep, found[i], &result->rows.items[i]);
 	for (size_t i = 0; i < count; i++) {
-		int row_code = complete_row(sweep, found[i], &result->rows.items[i]);
+		int row_code = complete_row(sweep, found[i], i, &result->rows.items[i]);
 
 		if (code == EXIT_OK)
 			code = row_code;

@@ -36,6 +36,10 @@ struct sweep {
 		size_t count, capacity;
 	} zooms;
 	unsigned int slots; /* that may be used */
+	/* Of --heap-all: */
+	size_t next_usage;	     /* the target whose memory is read next */
+	unsigned int profiles;	     /* written of what has grown, and is not in the table */
+	struct tracer_total *totals; /* owned; by slot; NULL: not read yet */
 	int64_t started_realtime;
 	struct utsname system;
 	struct {
@@ -54,10 +58,13 @@ struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_
 /* Is there room for one more with probes? */
 bool sweep_has_slot(const struct sweep *sweep);
 
+/* Makes a target of a process, or notes why it cannot be one. 0 or -ENOMEM. */
+int sweep_zoom_on(struct sweep *sweep, struct host_process *process);
+
 /* From when on a process has grown. */
 struct host_grown sweep_grown(const struct settings *settings, bool ended);
 
-/* Is more to be told of a process than its line? */
+/* Is more to be told of a process than its line, and its heap with --heap-all? */
 bool sweep_tells_of(const struct sweep *sweep, const struct host_process *process);
 
 /* Notes what a process has of files and of shared memory once the two together begin to grow. */

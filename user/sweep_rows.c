@@ -120,6 +120,18 @@ static int add_site(struct sweep_row *row, const struct profile *profile)
 	return add_ages_text(profile, &cursor.site->ages, &row->site_ages);
 }
 
+void sweep_row_add_figures(struct sweep_row *row, const struct estimate *live,
+			   const struct estimate *allocated, int64_t duration, uint64_t period)
+{
+	row->zoomed = true;
+	row->live = live->value;
+	estimate_interval(live, &row->live_low, &row->live_high);
+	if (allocated->value <= 0)
+		row->live_high = estimate_upper_of_nothing(period);
+	if (duration > 0)
+		row->alloc_per_second = allocated->value / ((double)duration / 1e9);
+}
+
 int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
 {
 	double seconds = (double)profile->info.duration_nanos / 1e9;

@@ -230,6 +230,9 @@ static enum tracer_throwing choose_throwing(const struct recording *recording,
 {
 	if (!has_throwing(item->allocator, false))
 		return THROWING_LEFT_OUT;
+	/* Such a probe is in processes of which nothing is known. */
+	if (recording->settings->heap_all)
+		return recording->settings->probe_throwing ? THROWING_ANYWAY : THROWING_LEFT_OUT;
 	if (tracer_can_guard(recording->tracer) &&
 	    (item->unwinder || (item->allocator->throws_by_import && has_unwinder(target))) &&
 	    !shadow_stack_exists(target->process->pid))
@@ -252,6 +255,8 @@ static int guard(struct recording *recording, struct target_record *target)
 	bool can = tracer_can_guard(recording->tracer), needed = false;
 	int err = 0;
 
+	if (recording->settings->heap_all)
+		return 0;
 	vec_for_each(item, &target->images)
 		needed |= item->throwing == THROWING_GUARDED ||
 			  (can && item->allocator && has_custom(item->allocator));
@@ -466,8 +471,10 @@ void targets_remap(struct recording *recording, struct target_record *target)
  */
 static void let_children_go(struct recording *recording, const struct target_record *target)
 {
+	/* A link for all processes has a program for its children, too. */
 	vec_for_each(item, &target->images) {
-		if (item->allocator && item->throwing != THROWING_LEFT_OUT)
+		if (item->allocator && item->throwing != THROWING_LEFT_OUT &&
+		    !recording->settings->heap_all)
 			tracer_let_children_go(recording->tracer, target->slot, target->process,
 					       item->image, item->allocator);
 	}

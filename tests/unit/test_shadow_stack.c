@@ -50,6 +50,19 @@ static void test_status_tells_of_a_shadow_stack(void **state)
 	}
 }
 
+static void test_cpuinfo_tells_that_there_may_be_one(void **state)
+{
+	(void)state;
+	assert_true(shadow_stack_in_cpuinfo(
+		"processor\t: 0\nflags\t\t: fpu vme user_shstk avx_vnni\nbugs\t\t: spectre_v1\n"));
+	assert_true(shadow_stack_in_cpuinfo("flags\t\t: user_shstk\n"));
+	/* The processor has them, and the kernel does not give them out. */
+	assert_false(shadow_stack_in_cpuinfo("processor\t: 0\nflags\t\t: fpu shstk vme\n"));
+	assert_false(
+		shadow_stack_in_cpuinfo("processor\t: 0\nflags\t\t: fpu\nbugs\t\t: user_shstk\n"));
+	assert_false(shadow_stack_in_cpuinfo(""));
+}
+
 static void test_process_without_one_is_no_danger(void **state)
 {
 	FILE *status = fopen("/proc/self/status", "re");
@@ -70,6 +83,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status_tells_of_a_shadow_stack),
+		cmocka_unit_test(test_cpuinfo_tells_that_there_may_be_one),
 		cmocka_unit_test(test_process_without_one_is_no_danger),
 	};
 

@@ -65,6 +65,7 @@ struct host_process {
 	/* The caller's: */
 	bool noted; /* noted_memory is something; of the program that it runs, so an exec undoes it */
 	struct memory noted_memory;
+	uint32_t zoom;	   /* its choice: an index, plus 1; 0: none */
 	unsigned int kept; /* while not 0, it is not freed, whatever becomes of it */
 	bool renew; /* its name, user and group, which may change, are read anew in the next tick */
 	/* The host's: */

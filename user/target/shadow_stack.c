@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-#define STATUS_MAX 16384
-#define FEATURES   "x86_Thread_features:"
+#define TEXT_MAX 16384
+#define FEATURES "x86_Thread_features:"
 
 /*
  * By this return probes write to shadow stacks: it came with that, and serves nothing else. A look at
@@ -28,36 +28,68 @@ static const char *find_line(const char *text, const char *start)
 	return text + length;
 }
 
-bool shadow_stack_in_status(const char *status)
+/* Is this one of the words of the line that starts so? */
+static bool line_has(const char *text, const char *start, const char *word)
 {
-	const char *features = find_line(status, FEATURES);
+	const char *at = find_line(text, start);
+	size_t wanted = strlen(word);
 
-	while (features && *features && *features != '\n') {
+	while (at && *at && *at != '\n') {
 		size_t length;
 
-		features += strspn(features, " \t");
-		length = strcspn(features, " \t\n");
-		if (length == 5 && !strncmp(features, "shstk", 5))
+		at += strspn(at, " \t");
+		length = strcspn(at, " \t\n");
+		if (length == wanted && !strncmp(at, word, length))
 			return true;
-		features += length;
+		at += length;
 	}
 	return false;
 }
 
+bool shadow_stack_in_status(const char *status)
+{
+	return line_has(status, FEATURES, "shstk");
+}
+
+/* The kernel's flag, not the processor's: it is there if the kernel gives out shadow stacks. */
+bool shadow_stack_in_cpuinfo(const char *cpuinfo)
+{
+	return line_has(cpuinfo, "flags\t\t:", "user_shstk");
+}
+
+/* The beginning of a file; false: it cannot be read. */
+static bool read_text(const char *path, char text[TEXT_MAX])
+{
+	CLEANUP(cleanup_file) FILE *file = fopen(path, "re");
+
+	if (!file)
+		return false;
+	text[fread(text, 1, TEXT_MAX - 1, file)] = '\0';
+	return true;
+}
+
 bool shadow_stack_exists(pid_t pid)
 {
-	CLEANUP(cleanup_file) FILE *status = NULL;
-	char path[64], text[STATUS_MAX];
+	char path[64], text[TEXT_MAX];
 
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	status = fopen(path, "re");
-	if (!status)
-		return false;
-	text[fread(text, 1, sizeof(text) - 1, status)] = '\0';
-	return shadow_stack_in_status(text);
+	return read_text(path, text) && shadow_stack_in_status(text);
+}
+
+bool shadow_stack_is_possible(void)
+{
+	char text[TEXT_MAX];
+
+	/* All processors have the same. */
+	return !read_text("/proc/cpuinfo", text) || shadow_stack_in_cpuinfo(text);
+}
+
+bool shadow_stack_breaks_returns(void)
+{
+	return !kernel_has_function(WRITES_FRAME);
 }
 
 bool shadow_stack_forbids_returns(pid_t pid)
 {
-	return shadow_stack_exists(pid) && !kernel_has_function(WRITES_FRAME);
+	return shadow_stack_exists(pid) && shadow_stack_breaks_returns();
 }

@@ -18,7 +18,12 @@ bool shadow_stack_exists(pid_t pid);
 /* And a kernel whose return probes would end it? */
 bool shadow_stack_forbids_returns(pid_t pid);
 
-/* Of that: does the text of /proc/PID/status tell of a shadow stack? */
+/* Of any process, also of one that is yet to start: may it get one here, and would such a kernel end it? */
+bool shadow_stack_is_possible(void);
+bool shadow_stack_breaks_returns(void);
+
+/* Of these: does the text of /proc/PID/status tell of a shadow stack, that of /proc/cpuinfo that there may be? */
 bool shadow_stack_in_status(const char *status);
+bool shadow_stack_in_cpuinfo(const char *cpuinfo);
 
 #endif

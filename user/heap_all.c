@@ -1,0 +1,139 @@
+#include "heap_all.h"
+
+#include "sweep.h"
+#include "sweep_rows.h"
+#include "targets.h"
+#include "target/shadow_stack.h"
+#include "util/vec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+/*
+ * 0.2 KiB of a slot are on each CPU, a tenth of what one takes elsewhere: on machines with hundreds of CPUs
+ * there are less of them.
+ */
+#define SLOTS_MAX      2048
+#define CPU_BYTES_MAX  (64U << 20)
+#define SLOT_MAPPINGS  64	  /* executable ones of a target, on average at the most */
+#define FILES_MAX      (1U << 20) /* fs.nr_open, unless somebody has changed that */
+#define JOINS_AT_ONCE  64
+#define USAGES_AT_ONCE 64
+#define ROWS	       (4 * 1024 * 1024)
+
+int heap_all_refuse(const struct settings *settings)
+{
+	if (settings->attach == TRACER_PERF) {
+		log_error("--heap-all: 'perf' probes are each for one process; it takes those of "
+			  "uprobe_multi (Linux 6.6)");
+		return EXIT_KERNEL;
+	}
+	if (shadow_stack_is_possible() && shadow_stack_breaks_returns()) {
+		log_error("--heap-all: a process may have a shadow stack here, of which this "
+			  "kernel's return probes know nothing: they would end it (Linux 6.11 is "
+			  "safe)");
+		return EXIT_KERNEL;
+	}
+	return EXIT_OK;
+}
+
+void heap_all_make_room(struct session_room *room)
+{
+	const struct rlimit files = {FILES_MAX, FILES_MAX};
+	uint32_t slots = tracer_slots_for(CPU_BYTES_MAX);
+
+	setrlimit(RLIMIT_NOFILE, &files);
+	room->targets = slots < SLOTS_MAX ? slots : SLOTS_MAX;
+	room->mappings = room->targets * SLOT_MAPPINGS;
+	room->more_rows = ROWS;
+}
+
+int heap_all_join(struct sweep *sweep, unsigned int readings, bool *more)
+{
+	unsigned int joined = 0;
+	int err = 0;
+
+	if (more)
+		*more = false;
+	vec_for_each(item, &sweep->host->processes) {
+		struct host_process *process = *item;
+
+		if (process->state != HOST_WATCHED || sweep_find_zoom(sweep, process) ||
+		    process->readings.count < readings)
+			continue;
+		if (!sweep_has_slot(sweep))
+			return 0;
+		if (joined++ == JOINS_AT_ONCE) {
+			if (more)
+				*more = true;
+			return 0;
+		}
+		err = sweep_zoom_on(sweep, process);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void heap_all_read_usage(struct sweep *sweep)
+{
+	size_t count = sweep->recording.targets.count;
+
+	for (size_t i = 0; i < USAGES_AT_ONCE && i < count; i++) {
+		size_t at = sweep->next_usage++ % count;
+
+		targets_read_usage(&sweep->recording, &sweep->recording.targets.items[at], false);
+	}
+}
+
+const char *heap_all_reason(const struct sweep *sweep)
+{
+	return sweep_has_slot(sweep) ? "it ran for too short a time"
+				     : "no room: too many processes in one window";
+}
+
+bool heap_all_gets_profile(struct sweep *sweep, size_t rank, bool grown)
+{
+	if (rank < sweep->settings->top)
+		return true;
+	if (!grown || sweep->profiles >= sweep->settings->top_processes * SWEEP_ZOOMS_PER_TOP)
+		return false;
+	sweep->profiles++;
+	return true;
+}
+
+/* Of all targets at once, when the first of them is asked for. */
+static int read_totals(struct sweep *sweep)
+{
+	struct tracer *tracer = sweep->recording.tracer;
+	struct tracer_total *totals;
+	int err;
+
+	if (sweep->totals)
+		return 0;
+	totals = calloc(tracer_slots(tracer), sizeof(*totals));
+	if (!totals)
+		return -ENOMEM;
+	err = tracer_read_totals(tracer, totals);
+	if (err)
+		free(totals);
+	else
+		sweep->totals = totals;
+	return err;
+}
+
+int heap_all_add_figures(struct sweep *sweep, const struct target_record *target,
+			 struct sweep_row *row)
+{
+	const struct recording *recording = &sweep->recording;
+	int64_t end = target->ended_at ? target->ended_at : recording->ended;
+	int err = read_totals(sweep);
+
+	if (err)
+		return err;
+	sweep_row_add_figures(row, &sweep->totals[target->slot].live,
+			      &sweep->totals[target->slot].allocated, end - target->begun,
+			      sweep->settings->period);
+	return 0;
+}
