@@ -4,9 +4,11 @@
 #include "sweep_rows.h"
 #include "targets.h"
 #include "target/shadow_stack.h"
+#include "util/cleanup.h"
 #include "util/vec.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -18,6 +20,7 @@
 #define CPU_BYTES_MAX  (64U << 20)
 #define SLOT_MAPPINGS  64	  /* executable ones of a target, on average at the most */
 #define FILES_MAX      (1U << 20) /* fs.nr_open, unless somebody has changed that */
+#define FILES_LEFT     1024	  /* descriptors that one more target may take */
 #define JOINS_AT_ONCE  64
 #define USAGES_AT_ONCE 64
 #define ROWS	       (4 * 1024 * 1024)
@@ -49,6 +52,30 @@ void heap_all_make_room(struct session_room *room)
 	room->more_rows = ROWS;
 }
 
+/* Whoever maps the same file has asked all there is to ask of it. */
+static void let_images_rest(const struct sweep *sweep, const struct host_process *process)
+{
+	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
+
+	if (!zoom || zoom->reason)
+		return;
+	vec_for_each(image, &sweep->recording.targets.items[zoom->slot].process->images)
+		image_rest(*image);
+}
+
+/*
+ * Are there descriptors for one more? A process of which not all files can be opened would seem to have no
+ * allocator. The lowest that is free tells: none is closed while this goes on but those of a target as a whole.
+ */
+static bool has_files(void)
+{
+	CLEANUP(cleanup_fd) int lowest = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	struct rlimit files;
+
+	return lowest >= 0 && !getrlimit(RLIMIT_NOFILE, &files) &&
+	       (rlim_t)lowest + FILES_LEFT < files.rlim_cur;
+}
+
 int heap_all_join(struct sweep *sweep, unsigned int readings, bool *more)
 {
 	unsigned int joined = 0;
@@ -64,6 +91,9 @@ int heap_all_join(struct sweep *sweep, unsigned int readings, bool *more)
 			continue;
 		if (!sweep_has_slot(sweep))
 			return 0;
+		sweep->files_full = !has_files();
+		if (sweep->files_full)
+			return 0;
 		if (joined++ == JOINS_AT_ONCE) {
 			if (more)
 				*more = true;
@@ -72,6 +102,7 @@ int heap_all_join(struct sweep *sweep, unsigned int readings, bool *more)
 		err = sweep_zoom_on(sweep, process);
 		if (err)
 			return err;
+		let_images_rest(sweep, process);
 	}
 	return 0;
 }
@@ -89,8 +120,11 @@ void heap_all_read_usage(struct sweep *sweep)
 
 const char *heap_all_reason(const struct sweep *sweep)
 {
-	return sweep_has_slot(sweep) ? "it ran for too short a time"
-				     : "no room: too many processes in one window";
+	if (!sweep_has_slot(sweep))
+		return "no room: too many processes in one window";
+	if (sweep->files_full)
+		return "no room: too many files would be open (ulimit -Hn)";
+	return "it ran for too short a time";
 }
 
 bool heap_all_gets_profile(struct sweep *sweep, size_t rank, bool grown)

@@ -37,6 +37,7 @@ struct sweep {
 	} zooms;
 	unsigned int slots; /* that may be used */
 	/* Of --heap-all: */
+	bool files_full;	     /* there are no descriptors for one more */
 	size_t next_usage;	     /* the target whose memory is read next */
 	unsigned int profiles;	     /* written of what has grown, and is not in the table */
 	struct tracer_total *totals; /* owned; by slot; NULL: not read yet */

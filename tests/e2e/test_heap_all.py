@@ -329,6 +329,20 @@ class Links(HeapAllCase):
         self.assertEqual(sum("no room" in (row["reason"] or "") for row in rows), 20)
 
 
+    def test_more_than_descriptors_are_left_for_have_a_reason(self):
+        """A process of which not all files could be opened might seem to have no allocator."""
+        ledger = self.ledger(1)
+        limits = ("--bounding-set", "-sys_resource", "prlimit", "--nofile=1050:1050", lib.ALLOCTRACE)
+        tracer = self.tracer(
+            *limits, "-v", "-a", "--heap-all", "--json", "-o", self.folder + "/", "--comm", "all-ledger",
+            program="setpriv",
+        )  # fmt: skip
+        tracer.wait_until(lambda: "alloctrace: sweeping\n" in tracer.stderr, "the sweep")
+        row = self.row(self.rows(tracer), ledger.pid)
+        self.assertFalse(row["zoomed"], row)
+        self.assertIn("too many files", row["reason"])
+
+
 class Refusals(lib.Case):
     def test_probes_that_are_each_for_one_process(self):
         result = self.run_tracer("-a", "--heap-all", "--attach", "perf", "-o", self.folder + "/", "-d", "1s")

@@ -32,7 +32,7 @@ OLDEST = (6, 1)
 SINCE = {"session": (6, 13), "multi": (6, 10), "perf": OLDEST}
 MAYBE_SINCE = {"multi": (6, 6)}
 KINDS = ("session", "multi", "perf")
-RUNS = KINDS + ("auto", "mmap", "watched", "command", "followed")
+RUNS = KINDS + ("auto", "mmap", "watched", "command", "followed", "heap_all")
 
 # What is traced by every kind of probes that there is, with an allocator preloaded that has operators new
 # itself.
@@ -249,6 +249,8 @@ def judge(name, release, runs):
     if name == "watched":
         run.guarded("ledger_throws")
         return "by another tracer too"
+    if name == "heap_all" and not any(has(kind, release, runs) for kind in ("session", "multi")):
+        return run.refused()
     if name not in KINDS:
         # Without a wish it takes the best that there is.
         return run.exact([next(kind for kind in KINDS if has(kind, release, runs))])

@@ -79,7 +79,7 @@ static int find_by_header(const struct image *image, uint64_t *vaddr)
 	uint8_t header[4 + sizeof(uint64_t)];
 	size_t count;
 
-	if (elf_getphdrnum(image->elf, &count))
+	if (elf_getphdrnum(image_elf(image), &count))
 		return -ENOEXEC;
 	for (size_t i = 0; i < count && i < IMAGE_SEGMENTS_MAX; i++) {
 		struct cfi_base base = {.data = header};
@@ -89,7 +89,8 @@ static int find_by_header(const struct image *image, uint64_t *vaddr)
 		size_t size = sizeof(header);
 		int err;
 
-		if (!gelf_getphdr(image->elf, (int)i, &phdr) || phdr.p_type != PT_GNU_EH_FRAME)
+		if (!gelf_getphdr(image_elf(image), (int)i, &phdr) ||
+		    phdr.p_type != PT_GNU_EH_FRAME)
 			continue;
 		if (bytes_from(image, phdr.p_vaddr) < size)
 			size = 8;

@@ -182,6 +182,27 @@ static int read_segments(struct image *image, const Elf64_Ehdr *ehdr)
 	return 0;
 }
 
+Elf *image_elf(const struct image *image)
+{
+	Elf **elf = (Elf **)&image->elf; /* a cache */
+
+	if (*elf)
+		return *elf;
+	elf_version(EV_CURRENT);
+	*elf = elf_begin(image->fd, ELF_C_READ, NULL);
+	if (*elf && elf_kind(*elf) != ELF_K_ELF) {
+		elf_end(*elf);
+		*elf = NULL;
+	}
+	return *elf;
+}
+
+void image_rest(struct image *image)
+{
+	elf_end(image->elf);
+	image->elf = NULL;
+}
+
 static int open_elf(struct image *image)
 {
 	Elf64_Ehdr ehdr;
@@ -198,9 +219,7 @@ static int open_elf(struct image *image)
 	err = read_segments(image, &ehdr);
 	if (err)
 		return err;
-	elf_version(EV_CURRENT);
-	image->elf = elf_begin(image->fd, ELF_C_READ, NULL);
-	if (!image->elf || elf_kind(image->elf) != ELF_K_ELF)
+	if (!image_elf(image))
 		return -ENOEXEC;
 	/* Linkers can be told to leave the note without a segment of its own. */
 	if (!image->build_id_len)
@@ -386,17 +405,18 @@ int image_for_each_section(const struct image *image,
 			   int (*visit)(const struct image_section_info *section, void *context),
 			   void *context)
 {
+	Elf *elf = image_elf(image);
 	GElf_Shdr names = {0};
 	Elf_Scn *scn = NULL;
 	size_t names_index;
 	int ret;
 
-	if (elf_getshdrstrndx(image->elf, &names_index) == 0)
-		scn = elf_getscn(image->elf, names_index);
+	if (elf_getshdrstrndx(elf, &names_index) == 0)
+		scn = elf_getscn(elf, names_index);
 	if (!scn || !gelf_getshdr(scn, &names) || names.sh_type == SHT_NOBITS)
 		names = (GElf_Shdr){0};
 	scn = NULL;
-	while ((scn = elf_nextscn(image->elf, scn))) {
+	while ((scn = elf_nextscn(elf, scn))) {
 		struct image_section_info section = {.index = (uint32_t)elf_ndxscn(scn)};
 
 		if (!gelf_getshdr(scn, &section.header))
@@ -550,7 +570,7 @@ static int visit_table(const struct image_section_info *section, void *context)
 	v->found = true;
 	if (header->sh_entsize != sizeof(Elf64_Sym) || header->sh_flags & SHF_COMPRESSED)
 		return -ENOEXEC;
-	scn = elf_getscn(v->image->elf, header->sh_link);
+	scn = elf_getscn(image_elf(v->image), header->sh_link);
 	if (!scn || !gelf_getshdr(scn, &strings_header) || strings_header.sh_type != SHT_STRTAB)
 		return -ENOEXEC;
 	ret = read_new(v->image, header->sh_offset, header->sh_size, SYMBOL_BYTES_MAX, &symbols);

@@ -50,7 +50,7 @@ struct image {
 	size_t build_id_len;		/* 0: none */
 	struct image_segment *segments; /* owned, in file order */
 	size_t segment_count;
-	Elf *elf;      /* owned; opened with ELF_C_READ on fd */
+	Elf *elf;      /* owned; what image_elf() gives; NULL: not open */
 	bool expected; /* whose it is has not mapped it (yet): process_expect_image() */
 };
 
@@ -61,6 +61,18 @@ struct image {
  */
 int image_open(int fd, const char *path, struct image **out);
 void image_free(struct image *image);
+
+/*
+ * libelf's view of the file (ELF_C_READ); opened where it is not. NULL where it is an ELF file no more, which
+ * libelf's functions take.
+ */
+Elf *image_elf(const struct image *image);
+
+/*
+ * That takes 10 KiB, most of an image: closes it, where many images are kept of which little is asked. Nothing
+ * that came from it is valid any more.
+ */
+void image_rest(struct image *image);
 
 /* The order of files, whoever has opened them: less than, equal to or greater than 0. */
 int image_compare_files(const struct image *a, const struct image *b);

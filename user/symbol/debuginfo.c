@@ -365,7 +365,7 @@ static bool copy_and_open(struct debuginfo_file *file, const struct image *image
 
 	if (__builtin_add_overflow(image->size, survey->room + ALIGNMENT + GUARD_BYTES,
 				   &file->mapped) ||
-	    elf_getshdrstrndx(image->elf, &loader.names))
+	    elf_getshdrstrndx(image_elf(image), &loader.names))
 		return false;
 	loader.room_end = file->mapped - GUARD_BYTES;
 	loader.next = (image->size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
