@@ -14,6 +14,7 @@
  *   all_...           each of these but the guard, for links that serve all processes
  *   target_exec       a target executes another program
  *   target_exit       and ends
+ *   list_files        what a process has mapped, for links that serve all processes
  *   family_fork       where children are followed: one more of them,
  *   family_exit       and one less
  *
@@ -368,6 +369,23 @@ int family_exit(void *ctx)
 
 	if (bpf_map_lookup_elem(&family, &tgid) && !BPF_CORE_READ(task, signal, live.counter))
 		bpf_map_delete_elem(&family, &tgid);
+	return 0;
+}
+
+/* One mapping of a process, see struct mapped_file. */
+SEC("iter/task_vma")
+int list_files(struct bpf_iter__task_vma *ctx)
+{
+	struct vm_area_struct *vma = ctx->vma;
+	struct inode *inode = vma ? BPF_CORE_READ(vma, vm_file, f_inode) : NULL;
+	struct mapped_file file = {};
+
+	if (!inode)
+		return 0;
+	file.start = BPF_CORE_READ(vma, vm_start);
+	file.inode = BPF_CORE_READ(inode, i_ino);
+	file.dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	bpf_seq_write(ctx->meta->seq, &file, sizeof(file));
 	return 0;
 }
 

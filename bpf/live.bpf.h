@@ -26,8 +26,8 @@ static __always_inline struct target *target_current(__u32 slot)
 
 /*
  * The cookie of a link that serves all processes, with the slot of the process at hand in it; of one that
- * is no target, a slot that nobody has. A file that several mounts show (an overlay's lower layers) may
- * carry such a link for each, and a process counts by one of them alone.
+ * is no target, a slot that nobody has. Should one file carry two such links, because it was not seen to be
+ * the same, a process counts by one of them alone.
  */
 static __always_inline __u64 member_cookie(struct pt_regs *ctx)
 {

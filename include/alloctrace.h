@@ -172,6 +172,17 @@ struct member_key {
 	__u32 link; /* as in its cookie, with COOKIE_SHARED */
 };
 
+/*
+ * What a mapping is of, as the kernel has it: breakpoints are put there. Where overlays show one file of a
+ * layer below, each tells of it as one of its own.
+ */
+struct mapped_file {
+	__u64 start;
+	__u64 inode;
+	__u32 dev; /* as the kernel writes it */
+	__u32 pad;
+};
+
 /* An executable mapping of a target. A slice of these is sorted by start and without overlaps. */
 struct unwind_mapping {
 	__u64 start, end;
@@ -429,6 +440,7 @@ static inline __u32 size_class(__u64 size)
 
 _Static_assert(sizeof(struct target) == 24, "ABI");
 _Static_assert(sizeof(struct member_key) == 8, "ABI");
+_Static_assert(sizeof(struct mapped_file) == 24, "ABI");
 _Static_assert(sizeof(struct unwind_mapping) == 40, "ABI");
 _Static_assert(sizeof(struct unwind_row_pair) == 8, "ABI");
 _Static_assert(sizeof(struct unwind_page) == 8, "ABI");

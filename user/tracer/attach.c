@@ -6,6 +6,7 @@
 
 #include "alloctrace.skel.h"
 #include "tracer/last.h"
+#include "tracer/mapped_file.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
@@ -231,6 +232,7 @@ void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_
 			bpf_program__set_autoload(program, false);
 	}
 	prepare_calls(&used, kind, options->mmap);
+	bpf_program__set_autoload(bpf->progs.list_files, options->shared);
 	bpf_program__set_autoload(bpf->progs.unwind_entry, can_guard);
 	bpf_program__set_expected_attach_type(bpf->progs.unwind_entry, type);
 	bpf_program__set_autoload(bpf->progs.count_hit, kind != TRACER_PERF);
@@ -638,29 +640,63 @@ static int number_sites(uint16_t *numbered, size_t count, uint32_t *first)
 	return 0;
 }
 
-/* The link that serves all processes which map the image, made if there is none. 0 or -errno. */
-static int share_link(struct tracer *tracer, const struct image *image,
-		      const struct allocator *allocator, enum tracer_throwing throwing,
-		      uint32_t *cookie)
+/* What the image is to the kernel, by where the process has mapped it. 0 or -errno. */
+static int find_real(const struct tracer *tracer, const struct process *process,
+		     const struct image *image, struct mapped_file *out)
 {
-	const struct shared_link added = {.dev = image->dev, .inode = image->file_inode};
-	struct probe_owner owner = {.slot = SHARED_SITES, .nested = SHARED_SITES};
-	uint32_t number = 0;
+	vec_for_each(mapping, &process->mappings) {
+		if (mapping->image == image && !mapping->moved)
+			return mapped_file_find(tracer->bpf->progs.list_files, process->pid,
+						mapping->start, out);
+	}
+	return -ENOENT;
+}
+
+/* The link that serves all processes which map the image, made if there is none. 0 or -errno. */
+static int share_link(struct tracer *tracer, const struct process *process,
+		      const struct image *image, const struct allocator *allocator,
+		      enum tracer_throwing throwing, uint32_t *cookie)
+{
+	struct shared_file added = {
+		.dev = image->dev,
+		.inode = image->file_inode,
+		.cookie = COOKIE_SHARED | tracer->shared_links,
+	};
+	struct probe_owner owner = {
+		.slot = SHARED_SITES,
+		.cookie = added.cookie,
+		.nested = SHARED_SITES,
+	};
+	bool is_real, is_new = true;
 	int err;
 
 	vec_for_each(known, &tracer->shared) {
-		*cookie = COOKIE_SHARED | number++;
+		*cookie = known->cookie;
 		if (known->dev == added.dev && known->inode == added.inode)
 			return 0;
 	}
-	*cookie = owner.cookie = COOKIE_SHARED | number;
-	if (number >= COOKIE_SHARED)
+	/* What cannot be found out gets a link of its own, which is no error: see member_cookie(). */
+	is_real = !find_real(tracer, process, image, &added.real);
+	vec_for_each(known, &tracer->shared) {
+		if (is_real && known->real.inode && known->real.dev == added.real.dev &&
+		    known->real.inode == added.real.inode) {
+			added.cookie = known->cookie;
+			is_new = false;
+			break;
+		}
+	}
+	*cookie = added.cookie;
+	if (!is_new)
+		return vec_push(&tracer->shared, added);
+	/* SHARED_SITES would be the last. */
+	if (tracer->shared_links >= COOKIE_SHARED - 1)
 		return -E2BIG;
 	err = number_sites(&tracer->shared_sites, allocator->function_count, &owner.first);
 	if (!err)
 		err = attach_image(tracer, &owner, image, allocator, throwing);
-	if (!err && vec_push(&tracer->shared, added))
-		err = -ENOMEM;
+	if (!err)
+		err = vec_push(&tracer->shared, added);
+	tracer->shared_links += !err;
 	return err;
 }
 
@@ -670,7 +706,7 @@ static int attach_shared(struct tracer *tracer, uint32_t slot, const struct proc
 			 enum tracer_throwing throwing)
 {
 	struct member_key key = {.tgid = (uint32_t)process->pid};
-	int err = share_link(tracer, image, allocator, throwing, &key.link);
+	int err = share_link(tracer, process, image, allocator, throwing, &key.link);
 
 	if (!err)
 		err = tracer_nest(tracer, slot, process, image, allocator, throwing);

@@ -18,10 +18,12 @@ struct array_map {
 	size_t size;
 };
 
-/* A file with a link that serves all processes; its number in cookies is its index. */
-struct shared_link {
+/* A file with a link that serves all processes, as a process sees it: others may see it as another one. */
+struct shared_file {
 	dev_t dev;
 	ino_t inode;
+	struct mapped_file real; /* but for its start */
+	uint32_t cookie;	 /* the link's number, with COOKIE_SHARED */
 };
 
 struct tracer {
@@ -30,10 +32,11 @@ struct tracer {
 	enum tracer_kind kind;
 	uint16_t *site_numbers; /* owned; by slot: sites numbered so far */
 	struct {
-		struct shared_link *items; /* owned; with options.shared */
+		struct shared_file *items; /* owned; with options.shared */
 		size_t count, capacity;
 	} shared;
-	uint16_t shared_sites;	      /* numbered so far */
+	uint32_t shared_links;	      /* made so far, */
+	uint16_t shared_sites;	      /* and sites numbered */
 	bool can_guard;		      /* the kernel lets BPF write to a process's memory */
 	struct ring_buffer *requests; /* owned; and of region_events */
 	struct regions *regions;      /* owned, and each; by slot */

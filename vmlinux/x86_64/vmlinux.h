@@ -7,11 +7,21 @@
 #pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
 #endif
 
+struct seq_file;
+
+struct bpf_iter__task_vma;
+
+struct bpf_iter_meta;
+
 struct bpf_perf_event_data;
+
+struct file;
 
 struct fred_cs;
 
 struct fred_ss;
+
+struct inode;
 
 struct mm_struct;
 
@@ -21,6 +31,8 @@ struct return_instance;
 
 struct signal_struct;
 
+struct super_block;
+
 struct task_struct;
 
 struct thread_struct;
@@ -28,6 +40,8 @@ struct thread_struct;
 struct uprobe_task;
 
 struct uprobes_state;
+
+struct vm_area_struct;
 
 struct xol_area;
 
@@ -182,6 +196,46 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct uprobe_task *utask;
 	struct thread_struct thread;
+};
+
+struct bpf_iter__task_vma {
+	union {
+		struct bpf_iter_meta *meta;
+	};
+	union {
+		struct task_struct *task;
+	};
+	union {
+		struct vm_area_struct *vma;
+	};
+};
+
+struct bpf_iter_meta {
+		struct seq_file *seq;
+};
+
+struct vm_area_struct {
+			long unsigned int vm_start;
+	struct file *vm_file;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	long unsigned int i_ino;
+};
+
+typedef __u32 u32;
+
+typedef u32 __kernel_dev_t;
+
+typedef __kernel_dev_t dev_t;
+
+struct super_block {
+	dev_t s_dev;
 };
 
 typedef struct {
