@@ -12,10 +12,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-/*
- * 0.2 KiB of a slot are on each CPU, a tenth of what one takes elsewhere: on machines with hundreds of CPUs
- * there are less of them.
- */
+/* A slot takes 0.2 KiB on each CPU: where there are hundreds of these, there are less slots. */
 #define SLOTS_MAX      2048
 #define CPU_BYTES_MAX  (64U << 20)
 #define SLOT_MAPPINGS  64	  /* executable ones of a target, on average at the most */

@@ -306,7 +306,12 @@ class Links(HeapAllCase):
         copy = shutil.copy(lib.TCMALLOC, self.libraries)
         env = self.environment(LD_PRELOAD=copy)
         target = self.program("ledger", "all-tcmalloc", "--threads", "2", "--rounds", "20", env=env)
-        tracer = self.sweep("-s", "1", *MANY)
+        watched, other = (self.program("throws", name, env=env) for name in ("all-throws", "other-throws"))
+        tracer = self.sweep("-s", "1", *MANY, names=["all-tcmalloc", "all-throws"])
+        for thrower in (watched, other):
+            self.assertGreater(changed_pages(thrower.pid), 0)
+            caught = thrower.ask_count("caught")
+            thrower.wait_until(lambda: thrower.ask_count("caught") > caught + 100, "exceptions")  # noqa: B023
         books = target.work()
         profile = lib.Profile.read(self.row(self.rows(tracer), target.pid)["profile"])
         self.assertTrue([c for c in profile.comments if "may pass through it" in c], profile.comments)
