@@ -19,11 +19,11 @@ def memory(pid):
 
 
 class Plant(Target):
-    """plant-WAY, in a folder of its own: what it is called by decides what it does."""
+    """plant-WAY, in a folder of its own: what it is called by, behind the last -, decides what it does."""
 
-    def __init__(self, way, *arguments, folder, **options):
+    def __init__(self, way, *arguments, folder, called="plant", **options):
         self.way = way
-        name = f"plant-{way}"
+        name = f"{called}-{way}"
         path = os.path.join(folder, name)
         if not os.path.exists(path):
             os.symlink(os.path.join(TARGETS, "plant"), path)

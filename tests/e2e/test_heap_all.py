@@ -1,7 +1,7 @@
 """alloctrace -a --heap-all: the heaps of all, by links that are in files; what is recorded of one is its own.
 
 Such a link puts breakpoints into every process that maps its file. The targets here have a C library of their own,
-a copy, so that no process of the machine gets any that these tests do not know of.
+a copy, and names that no other process has: so none gets any that these tests do not know of.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import subprocess
 import unittest
 
 import lib
-from plants import Plant
 from test_sweep import CAN_CHOOSE, SweepCase, changed_pages, choose_next_pid, sites
 
 LIBC = f"/lib/{os.uname().machine}-linux-gnu/libc.so.6"
 MANY = ("--top", "1000", "--top-processes", "64")  # all get a profile
 MIB = 1 << 20
+OWN = f"{os.getpid():x}"  # what all names begin with
 ROOM = 2048  # processes in one window
 
 
@@ -53,6 +53,7 @@ class HeapAllCase(SweepCase):
 
     def program(self, name, called, *arguments, env=None):
         """A program of tests/targets under another name, by which it is chosen."""
+        called = f"{OWN}-{called}"
         path = self.path(called)
         if not os.path.exists(path):
             os.symlink(os.path.join(lib.TARGETS, name), path)
@@ -64,13 +65,13 @@ class HeapAllCase(SweepCase):
         self.addCleanup(target.kill)
         return target
 
-    def ledger(self, seed, called="all-ledger", env=None):
-        return self.program("ledger", called, "--threads", "3", "--rounds", "50", "--seed", seed, env=env)
+    def ledger(self, seed, env=None):
+        return self.program("ledger", "ledger", "--threads", "3", "--rounds", "50", "--seed", seed, env=env)
 
     def plant(self, way, *arguments, **options):
-        if f"plant-{way}" not in self.names:
-            self.names.append(f"plant-{way}")
-        return super().plant(way, *arguments, env=self.environment(), **options)
+        if f"{OWN}-{way}" not in self.names:
+            self.names.append(f"{OWN}-{way}")
+        return super().plant(way, *arguments, env=self.environment(), called=OWN, **options)
 
     def sweep(self, *options, names=None):
         """alloctrace, which has placed its probes."""
@@ -104,8 +105,8 @@ class HeapAllCase(SweepCase):
 class Heaps(HeapAllCase):
     def test_each_heap_is_its_own_to_the_unit(self):
         ledgers = [self.ledger(seed) for seed in (1, 2, 3)]
-        other = self.program("ledger_rust", "all-other", "--threads", "2", "--rounds", "30")
-        idle = self.program("sleeper", "all-idle")
+        other = self.program("ledger_rust", "other", "--threads", "2", "--rounds", "30")
+        idle = self.program("sleeper", "idle")
         tracer = self.sweep("-s", "1", *MANY)
         for target in (*ledgers, other):  # all at once
             target.say()
@@ -173,10 +174,10 @@ class Heaps(HeapAllCase):
         self.assertLess(len(others), 100)
 
     def test_process_that_executes_another_program(self):
-        heap = self.path("plant-heap")
+        heap = self.path(f"{OWN}-heap")
         os.symlink(os.path.join(lib.TARGETS, "plant"), heap)
         plant = self.plant("become", heap)
-        tracer = self.sweep("-s", "1", *MANY, names=["plant-become", "plant-heap"])
+        tracer = self.sweep("-s", "1", *MANY, names=[f"{OWN}-become", f"{OWN}-heap"])
         start = plant.ask().grown
         tracer.wait_until(lambda: plant.ask().grown > start + MIB, "growth")
         plant.signal(signal.SIGUSR2)
@@ -184,7 +185,7 @@ class Heaps(HeapAllCase):
         tracer.wait_until(lambda: plant.ask().grown > 3 * MIB, "growth of the other program")
         low = plant.ask().allocated
         row = self.row(self.rows(tracer), plant.pid)
-        self.assertEqual((row["comm"], sites(row)), ("plant-heap", {"site_heap"}))
+        self.assertEqual((row["comm"], sites(row)), (f"{OWN}-heap", {"site_heap"}))
         # From its first allocation on: the same C library carries the link already.
         self.assertGreaterEqual(row["live_bytes"]["value"], low)
         self.assertLessEqual(row["live_bytes"]["value"], plant.ask().allocated + MIB)
@@ -192,7 +193,7 @@ class Heaps(HeapAllCase):
     def use_pid_again(self):
         """(alloctrace, a process, the next one with its id): while it does not look. None: somebody else has it."""
         first = self.plant("heap", 4 * MIB)
-        tracer = self.sweep("-s", "1", *MANY, names=["plant-heap", "plant-slow"])
+        tracer = self.sweep("-s", "1", *MANY, names=[f"{OWN}-heap", f"{OWN}-slow"])
         start = first.ask().grown
         tracer.wait_until(lambda: first.ask().grown > start + MIB, "growth")
         tracer.signal(signal.SIGSTOP)
@@ -219,13 +220,13 @@ class Heaps(HeapAllCase):
         joined = second.ask().allocated
         tracer.wait_until(lambda: second.ask().allocated > joined + (64 << 10), "growth")
         rows = {row["comm"]: row for row in self.rows(tracer)[first.pid]}
-        self.assertEqual(sorted(rows), ["plant-heap", "plant-slow"])
-        self.assertTrue(rows["plant-heap"]["ended"])
+        self.assertEqual(sorted(rows), [f"{OWN}-heap", f"{OWN}-slow"])
+        self.assertTrue(rows[f"{OWN}-heap"]["ended"])
         # None: at an address that was another's.
         for way in ("heap", "slow"):
-            self.assertEqual(set(lib.Profile.read(rows[f"plant-{way}"]["profile"]).sites()), {way})
+            self.assertEqual(set(lib.Profile.read(rows[f"{OWN}-{way}"]["profile"]).sites()), {way})
         # What it allocated before it was joined is not known.
-        self.assertLess(rows["plant-slow"]["live_bytes"]["value"], second.ask().allocated - (64 << 10))
+        self.assertLess(rows[f"{OWN}-slow"]["live_bytes"]["value"], second.ask().allocated - (64 << 10))
 
     def test_two_mounts_of_one_file_are_one(self):
         """What overlays show are two files; the breakpoints are in the one below."""
@@ -259,7 +260,7 @@ class Heaps(HeapAllCase):
 class Links(HeapAllCase):
     def count(self, processes):
         for _ in range(processes):
-            self.program("sleeper", "all-idle")
+            self.program("sleeper", "idle")
         tracer = self.sweep()
         found = links(tracer.pid)
         self.rows(tracer)
@@ -274,8 +275,8 @@ class Links(HeapAllCase):
 
     def test_who_is_not_watched_has_breakpoints_and_nothing_else(self):
         ledger = self.ledger(1)
-        other = self.program("ledger", "other-ledger", "--threads", "3", "--rounds", "50", "--seed", "2")
-        tracer = self.sweep("-s", "1", *MANY, names=["all-ledger"])
+        other = self.program("ledger", "stranger", "--threads", "3", "--rounds", "50", "--seed", "2")
+        tracer = self.sweep("-s", "1", *MANY, names=[f"{OWN}-ledger"])
         self.assertGreater(changed_pages(other.pid), 0)
         other.say()
         books = ledger.work()
@@ -305,9 +306,9 @@ class Links(HeapAllCase):
             self.skipTest("no tcmalloc")
         copy = shutil.copy(lib.TCMALLOC, self.libraries)
         env = self.environment(LD_PRELOAD=copy)
-        target = self.program("ledger", "all-tcmalloc", "--threads", "2", "--rounds", "20", env=env)
-        watched, other = (self.program("throws", name, env=env) for name in ("all-throws", "other-throws"))
-        tracer = self.sweep("-s", "1", *MANY, names=["all-tcmalloc", "all-throws"])
+        target = self.program("ledger", "tcmalloc", "--threads", "2", "--rounds", "20", env=env)
+        watched, other = (self.program("throws", name, env=env) for name in ("throws", "stranger"))
+        tracer = self.sweep("-s", "1", *MANY, names=[f"{OWN}-tcmalloc", f"{OWN}-throws"])
         for thrower in (watched, other):
             self.assertGreater(changed_pages(thrower.pid), 0)
             caught = thrower.ask_count("caught")
@@ -319,7 +320,7 @@ class Links(HeapAllCase):
         self.assertEqual(profile.sites().get("malloc"), books["malloc"][:4])
 
     def test_more_than_there_is_room_for_have_a_reason(self):
-        command = [self.path("all-crowd"), "600"]
+        command = [self.path(f"{OWN}-crowd"), "600"]
         shutil.copy("/bin/sleep", command[0])
         try:
             for _ in range(ROOM + 20):
@@ -328,7 +329,7 @@ class Links(HeapAllCase):
                 self.addCleanup(crowd.kill)
         except OSError as reason:
             self.skipTest(f"no room for so many processes: {reason}")
-        tracer = self.sweep(names=["all-crowd"])
+        tracer = self.sweep(names=[f"{OWN}-crowd"])
         rows = [row for found in self.rows(tracer).values() for row in found]
         self.assertEqual(len(rows), ROOM + 20)
         self.assertEqual(sum(row["zoomed"] for row in rows), ROOM)
@@ -340,7 +341,7 @@ class Links(HeapAllCase):
         ledger = self.ledger(1)
         limits = ("--bounding-set", "-sys_resource", "prlimit", "--nofile=1050:1050", lib.ALLOCTRACE)
         tracer = self.tracer(
-            *limits, "-v", "-a", "--heap-all", "--json", "-o", self.folder + "/", "--comm", "all-ledger",
+            *limits, "-v", "-a", "--heap-all", "--json", "-o", self.folder + "/", "--comm", f"{OWN}-ledger",
             program="setpriv",
         )  # fmt: skip
         tracer.wait_until(lambda: "alloctrace: sweeping\n" in tracer.stderr, "the sweep")
