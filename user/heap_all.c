@@ -133,38 +133,3 @@ bool heap_all_gets_profile(struct sweep *sweep, size_t rank, bool grown)
 	sweep->profiles++;
 	return true;
 }
-
-/* Of all targets at once, when the first of them is asked for. */
-static int read_totals(struct sweep *sweep)
-{
-	struct tracer *tracer = sweep->recording.tracer;
-	struct tracer_total *totals;
-	int err;
-
-	if (sweep->totals)
-		return 0;
-	totals = calloc(tracer_slots(tracer), sizeof(*totals));
-	if (!totals)
-		return -ENOMEM;
-	err = tracer_read_totals(tracer, totals);
-	if (err)
-		free(totals);
-	else
-		sweep->totals = totals;
-	return err;
-}
-
-int heap_all_add_figures(struct sweep *sweep, const struct target_record *target,
-			 struct sweep_row *row)
-{
-	const struct recording *recording = &sweep->recording;
-	int64_t end = target->ended_at ? target->ended_at : recording->ended;
-	int err = read_totals(sweep);
-
-	if (err)
-		return err;
-	sweep_row_add_figures(row, &sweep->totals[target->slot].live,
-			      &sweep->totals[target->slot].allocated, end - target->begun,
-			      sweep->settings->period);
-	return 0;
-}

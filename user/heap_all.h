@@ -39,8 +39,4 @@ const char *heap_all_reason(const struct sweep *sweep);
  */
 bool heap_all_gets_profile(struct sweep *sweep, size_t rank, bool grown);
 
-/* The figures of a target that gets none. 0 or -errno. */
-int heap_all_add_figures(struct sweep *sweep, const struct target_record *target,
-			 struct sweep_row *row);
-
 #endif

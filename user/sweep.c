@@ -473,6 +473,6 @@ int sweep_run(const struct settings *settings)
 	host_free(sweep.host);
 	free(sweep.zooms.items);
 	free(sweep.parts.items);
-	free(sweep.totals);
+	sweep_totals_deinit(&sweep.totals);
 	return code;
 }

@@ -146,7 +146,10 @@ static int add_heap(struct sweep *sweep, const struct sweep_zoom *zoom, size_t r
 	if (!sweep->settings->heap_all ||
 	    heap_all_gets_profile(sweep, rank, sweep_tells_of(sweep, zoom->process)))
 		return add_profile(sweep, target, row);
-	return heap_all_add_figures(sweep, target, row) ? EXIT_OTHER : EXIT_OK;
+	if (sweep_totals_read(sweep))
+		return EXIT_OTHER;
+	sweep_totals_add(sweep, target, row);
+	return EXIT_OK;
 }
 
 /* Who it is and what its memory was, of all of them before anything that takes its time. An exit code. */
@@ -211,7 +214,16 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 	return code;
 }
 
-int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
+static void peek_at_heap(const struct sweep *sweep, const struct sweep_zoom *zoom,
+			 struct sweep_row *row)
+{
+	const struct target_record *target = &sweep->recording.targets.items[zoom->slot];
+
+	if (targets_has_allocator(target))
+		sweep_totals_add(sweep, target, row);
+}
+
+int sweep_result_peek(struct sweep *sweep, struct sweep_result *result)
 {
 	const struct host_grown grown = sweep_grown(sweep->settings, false);
 	struct host_process *found[SWEEP_TOP_MAX];
@@ -219,8 +231,15 @@ int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result)
 
 	result->processes = (unsigned int)sweep->host->watched;
 	for (size_t i = 0; i < count; i++) {
+		const struct sweep_zoom *zoom = sweep_find_zoom(sweep, found[i]);
+
 		if (add_row(sweep, found[i], result) != EXIT_OK)
 			return -ENOMEM;
+		if (!zoom || zoom->reason)
+			continue;
+		/* Without them, the rest of the row stands. */
+		sweep_totals_read(sweep);
+		peek_at_heap(sweep, zoom, &result->rows.items[i]);
 	}
 	return 0;
 }

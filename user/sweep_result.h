@@ -7,6 +7,7 @@
 
 #include "record.h"
 #include "sweep_pages.h"
+#include "sweep_totals.h"
 #include "output/sweep.h"
 #include "target/host.h"
 
@@ -37,10 +38,10 @@ struct sweep {
 	} zooms;
 	unsigned int slots; /* that may be used */
 	/* Of --heap-all: */
-	bool files_full;	     /* there are no descriptors for one more */
-	size_t next_usage;	     /* the target whose memory is read next */
-	unsigned int profiles;	     /* written of what has grown, and is not in the table */
-	struct tracer_total *totals; /* owned; by slot; NULL: not read yet */
+	bool files_full;       /* there are no descriptors for one more */
+	size_t next_usage;     /* the target whose memory is read next */
+	unsigned int profiles; /* written of what has grown, and is not in the table */
+	struct sweep_totals totals;
 	int64_t started_realtime;
 	struct utsname system;
 	struct {
@@ -71,8 +72,11 @@ bool sweep_tells_of(const struct sweep *sweep, const struct host_process *proces
 /* Notes what a process has of files and of shared memory once the two together begin to grow. */
 void sweep_note_kinds(struct sweep *sweep);
 
-/* Those that have grown most by now, without their heaps, for a look while it runs. 0 or -ENOMEM. */
-int sweep_result_peek(const struct sweep *sweep, struct sweep_result *result);
+/*
+ * Those that have grown most by now, with figures of their heaps but without names, for a look while it runs.
+ * 0 or -ENOMEM.
+ */
+int sweep_result_peek(struct sweep *sweep, struct sweep_result *result);
 
 /*
  * All of it, at the end: each profile is written. To be deinitialized whatever comes back, an exit code.

@@ -1,8 +1,10 @@
 """What a sweep puts out of the processes that it finds, beside what these know and the kernel says of them."""
 
 import bisect
+import contextlib
 import glob
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -73,6 +75,44 @@ def shares(pid):
     """(Pss, SwapPss) of a process, bytes: the sums over its mappings."""
     text = lib.read_text(f"/proc/{pid}/smaps")
     return tuple(sum(map(int, re.findall(rf"(?m)^{name}: +(\d+) kB$", text))) << 10 for name in ("Pss", "SwapPss"))
+
+
+class OnATerminal(SweepCase):
+    """The table that is renewed in its place."""
+
+    def watch(self, done):
+        """The text that a terminal got, until done(text) ended the sweep."""
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        text = ""
+        tracer = self.tracer(
+            "-a", "--comm", "plant-heap", "-d", "600s", "-o", self.folder + "/", stdout=theirs,
+            env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while chunk := os.read(ours, 65536):
+                text += chunk.decode().replace("\r\n", "\n")
+                if done(text):
+                    tracer.signal(signal.SIGINT)
+                    done = lambda _: False
+        self.assertEqual(tracer.wait(), lib.OK, tracer.stderr)
+        return text
+
+    def test_figures_of_heaps_are_there_while_it_runs(self):
+        plant = self.plant("heap", 4 * MIB)
+        row = re.compile(rf"(?m)^ *{plant.pid} plant-heap .*? ([0-9.]+) MiB +[0-9.]+ MiB/s +(?:steady|too short) *(\S*)$")
+        text = self.watch(lambda text: len(row.findall(text)) >= 3)
+        live = [(float(figure), site) for figure, site in row.findall(text)]
+        self.assertEqual([site for _, site in live], [""] * (len(live) - 1) + ["site_heap"])
+        figures = [figure for figure, _ in live]
+        self.assertEqual(figures, sorted(figures))
+        self.assertLess(figures[-1], plant.ask().allocated / MIB * 2)
+        # Each table goes up by the lines of the one before it, and erases these.
+        tables = re.split(r"\x1b\[(\d+)A\x1b\[J", text)
+        self.assertGreater(len(tables), 3)
+        for table, lines in zip(tables[::2], tables[1::2]):
+            self.assertEqual(table.count("\n"), int(lines))
 
 
 class Shares(SweepCase):

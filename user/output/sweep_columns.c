@@ -13,6 +13,8 @@
 #define SITE_WIDTH   40
 #define CONTAINER_ID 12 /* digits that people know a container by */
 #define LEAST_GROWTH 4096
+/* Of both: what is less comes and goes with libraries. */
+#define LEAST_SHARED (64 * 1024)
 
 /* "+1.2 MiB", or with a sign that it is not known of which kind it is */
 #define CHANGE_MAX (UNITS_TEXT_MAX + 2)
@@ -87,9 +89,10 @@ static void format_files(const struct sweep_row *row, char text[CHANGE_MAX])
 		snprintf(text, CHANGE_MAX, "%s", format_change(row->file_growth, change));
 		return;
 	}
-	snprintf(text, CHANGE_MAX, "%s", format_change(row->shared_growth, change));
-	if (strcmp(text, "-") != 0)
-		strcat(text, "?");
+	if (llabs(row->shared_growth) < LEAST_SHARED)
+		snprintf(text, CHANGE_MAX, "-");
+	else
+		snprintf(text, CHANGE_MAX, "%s?", format_change(row->shared_growth, change));
 }
 
 static void format_shmem(const struct sweep_row *row, char text[CHANGE_MAX])
