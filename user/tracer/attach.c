@@ -1,245 +1,19 @@
-/*
- * Links: from the functions of an allocator to probes in the kernel, in one of three ways.
- * libbpf 1.1 knows no uprobe_multi, so those links are made by bpf(2) itself.
- */
+/* Links: from the functions of an allocator to probes in the kernel, in one of three ways (kinds.c). */
 #include "tracer/internal.h"
 
 #include "alloctrace.skel.h"
 #include "tracer/last.h"
+#include "tracer/links.h"
 #include "tracer/mapped_file.h"
+#include "tracer/nested.h"
 #include "util/cleanup.h"
 #include "util/vec.h"
 
 #include <errno.h>
 #include <bpf/bpf.h>
-#include <link.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-/* enum bpf_attach_type and flags of <linux/bpf.h> 6.6 and 6.13, for older headers. */
-#define ATTACH_UPROBE_MULTI   48
-#define ATTACH_UPROBE_SESSION 57
-#define UPROBE_MULTI_RETURN   1
-
-/* Keys fetched by one system call. */
-#define NESTED_BATCH 8192
-
-const char *const tracer_kind_names[TRACER_KINDS] = {
-	[TRACER_SESSION] = "session",
-	[TRACER_MULTI] = "multi",
-	[TRACER_PERF] = "perf",
-};
-
-/* union bpf_attr of BPF_LINK_CREATE with link_create.uprobe_multi (linux/bpf.h since 6.6). */
-struct uprobe_multi_attr {
-	uint32_t prog_fd, target_fd, attach_type, flags;
-	uint64_t path, offsets, ref_ctr_offsets, cookies;
-	uint32_t count, multi_flags, pid, pad;
-};
-
-static int link_create(struct uprobe_multi_attr *attr)
-{
-	int fd = (int)syscall(SYS_bpf, BPF_LINK_CREATE, attr, sizeof(*attr));
-
-	return fd < 0 ? -errno : fd;
-}
-
-/* --- which ways there are --- */
-
-static uint32_t attach_type(enum tracer_kind kind)
-{
-	return kind == TRACER_SESSION ? ATTACH_UPROBE_SESSION : ATTACH_UPROBE_MULTI;
-}
-
-bool attach_kind_exists(enum tracer_kind kind)
-{
-	/* r0 = 0; exit */
-	const struct bpf_insn program[] = {
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
-		{.code = BPF_JMP | BPF_EXIT},
-	};
-	uint64_t offset = 0;
-	int err;
-
-	if (kind == TRACER_PERF)
-		return access("/sys/bus/event_source/devices/uprobe/type", F_OK) == 0;
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type(kind));
-	CLEANUP(cleanup_fd)
-	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_kind", "GPL", program,
-			       sizeof(program) / sizeof(*program), &options);
-	if (fd < 0)
-		return false;
-	struct uprobe_multi_attr attr = {
-		.prog_fd = (uint32_t)fd,
-		.attach_type = attach_type(kind),
-		/* A folder cannot be probed: a kernel that knows the type gets as far as saying
-		   that. */
-		.path = (uintptr_t) "/",
-		.offsets = (uintptr_t)&offset,
-		.count = 1,
-	};
-	err = link_create(&attr);
-	if (err >= 0)
-		close(err);
-	return err == -EBADF;
-}
-
-bool attach_can_guard(void)
-{
-	/* bpf_probe_write_user(0, stack, 1); never run */
-	const struct bpf_insn program[] = {
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_3, .imm = 1},
-		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = BPF_REG_2, .src_reg = BPF_REG_10},
-		{.code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = BPF_REG_2, .imm = -8},
-		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = BPF_REG_10, .off = -8},
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_1},
-		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_probe_write_user},
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
-		{.code = BPF_JMP | BPF_EXIT},
-	};
-	CLEANUP(cleanup_fd)
-	int fd = bpf_prog_load(BPF_PROG_TYPE_KPROBE, "probe_write", "GPL", program,
-			       sizeof(program) / sizeof(*program), NULL);
-
-	return fd >= 0;
-}
-
-static volatile unsigned int self_test_calls;
-
-/* The function that attach_sees_threads() probes. */
-__attribute__((noinline)) static void *self_test_function(void *unused)
-{
-	self_test_calls++;
-	return unused;
-}
-
-/* File offset of an address in our own executable: its segment is in the first object of the list.
- */
-static int own_offset(struct dl_phdr_info *info, size_t size, void *context)
-{
-	uint64_t *offset = context, address = *offset - info->dlpi_addr;
-
-	(void)size;
-	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-
-		if (segment->p_type == PT_LOAD && address >= segment->p_vaddr &&
-		    address - segment->p_vaddr < segment->p_filesz) {
-			*offset = address - segment->p_vaddr + segment->p_offset;
-			return 1;
-		}
-	}
-	return -1;
-}
-
-int attach_sees_threads(struct tracer *tracer)
-{
-	uint64_t offset = (uintptr_t)self_test_function;
-	pthread_t thread;
-	CLEANUP(cleanup_fd) int fd = -1;
-
-	if (dl_iterate_phdr(own_offset, &offset) != 1)
-		return -ENOEXEC;
-	struct uprobe_multi_attr attr = {
-		.prog_fd = (uint32_t)bpf_program__fd(tracer->bpf->progs.count_hit),
-		.attach_type = ATTACH_UPROBE_MULTI,
-		.path = (uintptr_t) "/proc/self/exe",
-		.offsets = (uintptr_t)&offset,
-		.count = 1,
-		.pid = (uint32_t)getpid(),
-	};
-	fd = link_create(&attr);
-	if (fd < 0)
-		return fd;
-	if (pthread_create(&thread, NULL, self_test_function, NULL))
-		return -EAGAIN;
-	pthread_join(thread, NULL);
-	return tracer->bpf->bss->self_test_hits > 0;
-}
-
-/* --- programs --- */
-
-/* Those of one target's links, or of links that serve all processes. */
-struct call_programs {
-	struct bpf_program *session, *at_entry, *at_return, *at_free;
-	struct bpf_program *map_session, *map_at_entry, *map_at_return, *at_unmap;
-};
-
-static struct call_programs programs_of(const struct alloctrace_bpf *bpf, bool shared)
-{
-	if (shared)
-		return (struct call_programs){
-			.session = bpf->progs.all_session,
-			.at_entry = bpf->progs.all_entry,
-			.at_return = bpf->progs.all_return,
-			.at_free = bpf->progs.all_free,
-			.map_session = bpf->progs.all_map_session,
-			.map_at_entry = bpf->progs.all_map_entry,
-			.map_at_return = bpf->progs.all_map_return,
-			.at_unmap = bpf->progs.all_unmap,
-		};
-	return (struct call_programs){
-		.session = bpf->progs.allocate_session,
-		.at_entry = bpf->progs.allocate_entry,
-		.at_return = bpf->progs.allocate_return,
-		.at_free = bpf->progs.free_entry,
-		.map_session = bpf->progs.map_session,
-		.map_at_entry = bpf->progs.map_entry,
-		.map_at_return = bpf->progs.map_return,
-		.at_unmap = bpf->progs.unmap_entry,
-	};
-}
-
-static void prepare_calls(const struct call_programs *of, enum tracer_kind kind,
-			  bool records_mappings)
-{
-	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
-	const bool session = kind == TRACER_SESSION;
-	const struct {
-		struct bpf_program *program;
-		bool wanted;
-		uint32_t type;
-	} programs[] = {
-		{of->session, session, ATTACH_UPROBE_SESSION},
-		{of->at_entry, !session, type},
-		{of->at_return, !session, type},
-		{of->at_free, true, type},
-		{of->map_session, session, ATTACH_UPROBE_SESSION},
-		{of->map_at_entry, !session, type},
-		{of->map_at_return, !session, type},
-		{of->at_unmap, records_mappings, type},
-	};
-
-	for (size_t i = 0; i < sizeof(programs) / sizeof(*programs); i++) {
-		bpf_program__set_autoload(programs[i].program, programs[i].wanted);
-		bpf_program__set_expected_attach_type(programs[i].program, programs[i].type);
-	}
-}
-
-void attach_prepare(struct alloctrace_bpf *bpf, enum tracer_kind kind, bool can_guard,
-		    const struct tracer_options *options)
-{
-	const struct call_programs used = programs_of(bpf, options->shared);
-	const uint32_t type = kind == TRACER_PERF ? 0 : ATTACH_UPROBE_MULTI;
-	struct bpf_program *program;
-
-	bpf_object__for_each_program(program, bpf->obj)
-	{
-		if (bpf_program__type(program) == BPF_PROG_TYPE_KPROBE)
-			bpf_program__set_autoload(program, false);
-	}
-	prepare_calls(&used, kind, options->mmap);
-	bpf_program__set_autoload(bpf->progs.list_files, options->shared);
-	bpf_program__set_autoload(bpf->progs.unwind_entry, can_guard);
-	bpf_program__set_expected_attach_type(bpf->progs.unwind_entry, type);
-	bpf_program__set_autoload(bpf->progs.count_hit, kind != TRACER_PERF);
-	bpf_program__set_expected_attach_type(bpf->progs.count_hit, type);
-}
-
-/* --- links --- */
 
 /* The probe sites of an image that one program serves. */
 struct sites {
@@ -277,7 +51,7 @@ static int attach_multi(struct tracer *tracer, const struct bpf_program *program
 		.multi_flags = at_return ? UPROBE_MULTI_RETURN : 0,
 		.pid = (uint32_t)sites->tgid,
 	};
-	int fd = link_create(&attr);
+	int fd = uprobe_multi_create(&attr);
 
 	return fd < 0 ? fd : keep_link(tracer, sites->slot, fd, NULL);
 }
@@ -347,7 +121,7 @@ static int attach_calls(struct tracer *tracer, const struct bpf_program *session
 static int attach_sites(struct tracer *tracer, const struct sites groups[SITE_GROUPS],
 			uint32_t functions)
 {
-	const struct call_programs programs = programs_of(tracer->bpf, tracer->options.shared);
+	const struct call_programs programs = call_programs_of(tracer->bpf, tracer->options.shared);
 	int err;
 
 	/*
@@ -367,43 +141,6 @@ static int attach_sites(struct tracer *tracer, const struct sites groups[SITE_GR
 	return err;
 }
 
-static bool is_probed(bool throws, enum tracer_throwing throwing)
-{
-	return !throws || throwing != THROWING_LEFT_OUT;
-}
-
-/*
- * Tells the kernel side the return addresses of an allocator, key.address added to each; of the calls
- * that lead to one function, if not NULL.
- */
-static int mark_nested(const struct tracer *tracer, const struct allocator *allocator,
-		       const struct allocator_function *callee, enum tracer_throwing throwing,
-		       struct nested_key key)
-{
-	CLEANUP(cleanup_free) struct nested_key *keys = NULL;
-	CLEANUP(cleanup_free) uint8_t *values = calloc(allocator->nested_return_count + 1, 1);
-	uint64_t from = key.address;
-	uint32_t count = 0;
-
-	keys = calloc(allocator->nested_return_count + 1, sizeof(*keys));
-	if (!keys || !values)
-		return -ENOMEM;
-	for (size_t i = 0; i < allocator->nested_return_count; i++) {
-		const struct allocator_return *nested = &allocator->nested_returns[i];
-
-		key.address = from + nested->vaddr;
-		if (callee && nested->callee != callee->vaddr && nested->callee != CALLEE_LEFT_OUT)
-			continue;
-		/* What an allocator maps is its own, whether or not what it is asked for is seen. */
-		if (key.target & NESTED_FOR_MAPPINGS ||
-		    (nested->allocates && is_probed(nested->throws, throwing)))
-			keys[count++] = key;
-	}
-	return count ? bpf_map_update_batch(bpf_map__fd(tracer->bpf->maps.nested), keys, values,
-					    &count, NULL)
-		     : 0;
-}
-
 /* Tells the guard what calls it may have to let go: all whose returns are probed. */
 static int mark_guarded(const struct tracer *tracer, uint32_t slot,
 			const struct allocator *allocator)
@@ -420,85 +157,6 @@ static int mark_guarded(const struct tracer *tracer, uint32_t slot,
 			guarded.places[place / 64] |= UINT64_C(1) << place % 64;
 	}
 	return bpf_map_update_elem(fd, &slot, &guarded, BPF_ANY) ? -errno : 0;
-}
-
-/* As they are seen from the probe sites that they lead to; these are numbered from `first` on. */
-static int mark_relative(const struct tracer *tracer, uint32_t slot, uint32_t first,
-			 const struct allocator *allocator, enum tracer_throwing throwing)
-{
-	int err = 0;
-
-	for (size_t i = 0; i < allocator->function_count && !err; i++) {
-		const struct allocator_function *function = &allocator->functions[i];
-
-		if (shape_allocates(function->shape))
-			err = mark_nested(tracer, allocator, function, throwing,
-					  (struct nested_key){
-						  .address = -function->site,
-						  .target = slot,
-						  .epoch = NESTED_RELATIVE | (first + (uint32_t)i),
-					  });
-	}
-	return err;
-}
-
-int tracer_nest(struct tracer *tracer, uint32_t slot, const struct process *process,
-		const struct image *image, const struct allocator *allocator,
-		enum tracer_throwing throwing)
-{
-	uint64_t bias, last_bias = 1;
-	struct nested_key key = {.epoch = tracer_target(tracer, slot)->epoch};
-	int err = 0;
-
-	vec_for_each(mapping, &process->mappings) {
-		if (err || mapping->image != image ||
-		    !image_bias(image, mapping->start, mapping->offset, &bias) || bias == last_bias)
-			continue;
-		key.address = last_bias = bias;
-		key.target = slot;
-		err = mark_nested(tracer, allocator, NULL, throwing, key);
-		key.target |= NESTED_FOR_MAPPINGS;
-		if (!err)
-			err = mark_nested(tracer, allocator, NULL, throwing, key);
-	}
-	return err;
-}
-
-/* Takes all keys of a slot out of `nested` that `wanted` says yes to. */
-static void forget_nested(struct tracer *tracer, uint32_t slot,
-			  bool (*wanted)(const struct nested_key *key, uint32_t epoch),
-			  uint32_t epoch)
-{
-	CLEANUP(cleanup_free) struct nested_key *keys = calloc(NESTED_BATCH, sizeof(*keys));
-	CLEANUP(cleanup_free) uint8_t *values = calloc(NESTED_BATCH, 1);
-	int fd = bpf_map__fd(tracer->bpf->maps.nested), err;
-	uint32_t position = 0, *previous = NULL;
-
-	if (!keys || !values)
-		return;
-	do {
-		uint32_t n = NESTED_BATCH;
-
-		err = bpf_map_lookup_batch(fd, previous, &position, keys, values, &n, NULL);
-		if (err && err != -ENOENT)
-			return;
-		for (uint32_t i = 0; i < n; i++) {
-			if ((keys[i].target & ~NESTED_FOR_MAPPINGS) == slot &&
-			    wanted(&keys[i], epoch))
-				bpf_map_delete_elem(fd, &keys[i]);
-		}
-		previous = &position;
-	} while (!err);
-}
-
-static bool is_of_earlier_program(const struct nested_key *key, uint32_t epoch)
-{
-	return key->epoch != epoch && !(key->epoch & NESTED_RELATIVE);
-}
-
-void tracer_unnest(struct tracer *tracer, uint32_t slot)
-{
-	forget_nested(tracer, slot, is_of_earlier_program, tracer_target(tracer, slot)->epoch);
 }
 
 /* Gives up the links of a slot from index `from` on. */
@@ -596,14 +254,15 @@ static int fill_groups(const struct tracer *tracer, const struct probe_owner *ow
 	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
 
-		if (is_probed(function->throws, throwing) && tracer_probes(tracer, function->shape))
+		if (nested_is_probed(function->throws, throwing) &&
+		    tracer_probes(tracer, function->shape))
 			sites_add(&groups[group_of(function->shape)], function->site_offset,
 				  function_cookie(owner->cookie, owner->first + (uint32_t)i,
 						  function, throwing));
 	}
 	*functions = groups[SITES_ALLOCATE].count;
 	vec_for_each(handover, &allocator->handovers) {
-		if (is_probed(handover->throws, throwing))
+		if (nested_is_probed(handover->throws, throwing))
 			sites_add(&groups[SITES_ALLOCATE], handover->offset,
 				  handover_cookie(owner->cookie, handover));
 	}
@@ -617,7 +276,7 @@ static int attach_image(struct tracer *tracer, const struct probe_owner *owner,
 	struct sites groups[SITE_GROUPS] = {0};
 	size_t before = tracer->links.count;
 	uint32_t functions;
-	int err = mark_relative(tracer, owner->nested, owner->first, allocator, throwing);
+	int err = nested_mark_relative(tracer, owner->nested, owner->first, allocator, throwing);
 
 	if (!err)
 		err = fill_groups(tracer, owner, image, allocator, throwing, groups, &functions);
@@ -804,13 +463,6 @@ int tracer_let_children_go(struct tracer *tracer, uint32_t slot, const struct pr
 	return err;
 }
 
-static bool is_any(const struct nested_key *key, uint32_t epoch)
-{
-	(void)key;
-	(void)epoch;
-	return true;
-}
-
 void tracer_release(struct tracer *tracer, uint32_t slot)
 {
 	struct target *target = tracer_target(tracer, slot);
@@ -827,7 +479,7 @@ void tracer_release(struct tracer *tracer, uint32_t slot)
 	 * was recorded is nobody else's: its slot is not given away.
 	 */
 	if (!tracer->options.shared || !target->enabled)
-		forget_nested(tracer, slot, is_any, 0);
+		nested_forget(tracer, slot);
 	tracer->site_numbers[slot] = 0;
 }
 
