@@ -8,6 +8,7 @@
 #include "target/shadow_stack.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -50,6 +51,25 @@ static void test_status_tells_of_a_shadow_stack(void **state)
 	}
 }
 
+/* A process in all the groups that there may be: they come before its features. */
+static void test_groups_hide_no_shadow_stack(void **state)
+{
+	char path[] = "/tmp/alloctrace_status.XXXXXX";
+	int fd = mkstemp(path);
+	FILE *status = fd < 0 ? NULL : fdopen(fd, "w");
+
+	(void)state;
+	assert_non_null(status);
+	fputs("Name:\tserver\nGroups:\t", status);
+	for (unsigned int i = 0; i < 65536; i++)
+		fprintf(status, "%u ", 4294901760U + i);
+	fputs("\nx86_Thread_features:\tshstk \n" AFTER, status);
+	assert_int_equal(fclose(status), 0);
+	assert_true(shadow_stack_in_status_file(path));
+	unlink(path);
+	assert_false(shadow_stack_in_status_file(path));
+}
+
 static void test_cpuinfo_tells_that_there_may_be_one(void **state)
 {
 	(void)state;
@@ -83,6 +103,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status_tells_of_a_shadow_stack),
+		cmocka_unit_test(test_groups_hide_no_shadow_stack),
 		cmocka_unit_test(test_cpuinfo_tells_that_there_may_be_one),
 		cmocka_unit_test(test_process_without_one_is_no_danger),
 	};

@@ -3,10 +3,14 @@
 #include "util/cleanup.h"
 #include "util/kernel_symbols.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-#define TEXT_MAX 16384
-#define FEATURES "x86_Thread_features:"
+/* Of /proc/cpuinfo: the first processor's part. */
+#define CPUINFO_MAX 16384
+/* Of /proc/PID/status, in which up to 65536 groups come before the features. */
+#define STATUS_MAX (1024 * 1024)
+#define FEATURES   "x86_Thread_features:"
 
 /*
  * By this return probes write to shadow stacks: it came with that, and serves nothing else. A look at
@@ -58,30 +62,40 @@ bool shadow_stack_in_cpuinfo(const char *cpuinfo)
 }
 
 /* The beginning of a file; false: it cannot be read. */
-static bool read_text(const char *path, char text[TEXT_MAX])
+static bool read_text(const char *path, char *text, size_t size)
 {
 	CLEANUP(cleanup_file) FILE *file = fopen(path, "re");
 
 	if (!file)
 		return false;
-	text[fread(text, 1, TEXT_MAX - 1, file)] = '\0';
+	text[fread(text, 1, size - 1, file)] = '\0';
 	return true;
+}
+
+bool shadow_stack_in_status_file(const char *path)
+{
+	CLEANUP(cleanup_free) char *text = malloc(STATUS_MAX);
+
+	/* Without memory nothing else will come to a probe, but it is not to depend on that. */
+	if (!text)
+		return true;
+	return read_text(path, text, STATUS_MAX) && shadow_stack_in_status(text);
 }
 
 bool shadow_stack_exists(pid_t pid)
 {
-	char path[64], text[TEXT_MAX];
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	return read_text(path, text) && shadow_stack_in_status(text);
+	return shadow_stack_in_status_file(path);
 }
 
 bool shadow_stack_is_possible(void)
 {
-	char text[TEXT_MAX];
+	char text[CPUINFO_MAX];
 
 	/* All processors have the same. */
-	return !read_text("/proc/cpuinfo", text) || shadow_stack_in_cpuinfo(text);
+	return !read_text("/proc/cpuinfo", text, sizeof(text)) || shadow_stack_in_cpuinfo(text);
 }
 
 bool shadow_stack_breaks_returns(void)

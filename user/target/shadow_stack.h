@@ -26,4 +26,7 @@ bool shadow_stack_breaks_returns(void);
 bool shadow_stack_in_status(const char *status);
 bool shadow_stack_in_cpuinfo(const char *cpuinfo);
 
+/* The same of the file /proc/PID/status, which groups make long. True also where there is no memory to read it. */
+bool shadow_stack_in_status_file(const char *path);
+
 #endif
