@@ -77,6 +77,7 @@ void direct_measure(const struct recording *recording, const struct target_recor
 {
 	CLEANUP(cleanup_free) struct region_part *parts = NULL;
 	size_t count = 0;
+	bool crowded;
 	int err;
 
 	tracer_read_requests(recording->tracer);
@@ -84,10 +85,12 @@ void direct_measure(const struct recording *recording, const struct target_recor
 				     &memory->direct_lost);
 	if (!err && count > DIRECT_PARTS_MAX)
 		err = -E2BIG;
+	crowded = err == -E2BIG;
 	memory->direct_known = !err;
 	err = measure(target->process->pid, parts, err ? 0 : count, recording->settings->period,
 		      memory);
 	memory->direct_known &= !err;
+	memory->direct_crowded = crowded || err == 1;
 	if (!memory->direct_known)
 		log_verbose("process %d: direct mappings could not be measured",
 			    target->process->pid);

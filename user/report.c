@@ -213,6 +213,11 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 			"%llu events of mappings were lost: the figure of direct mappings in the "
 			"account of the RSS may be wrong by what they would have said",
 			(unsigned long long)target->memory_end.direct_lost);
+	if (!err && target->memory_end.direct_crowded)
+		err = profile_add_warning(
+			profile,
+			"direct mappings were at too many places to be measured: the account of "
+			"the RSS does not have them");
 	if (!err && profile->info.frees == 0 && has_blocks(profile))
 		err = profile_add_warning(
 			profile, "not one free was seen: live figures hold all that was allocated");

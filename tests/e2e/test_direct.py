@@ -76,6 +76,19 @@ class Direct(Case):
         self.assertIn(f"WARNING    {lost} {WARNING}", summary.replace(",", ""))
         self.assert_nothing_lost(profile)
 
+    def test_a_wanderer_holds_nobody_up(self):
+        # It makes places faster than they could be kept in order: they are given up, and the recording ends.
+        target = self.target("wander")
+
+        def work():
+            target.say()
+            self.assertEqual(target.next_line("its rounds"), "wandered")
+
+        profile, _, result = self.record(target, "-s", "64KiB", work=work)
+        self.assertIn("direct mappings were at too many places to be measured", result.stdout)
+        self.assertNotIn(" direct mappings -", result.stdout)
+        self.assert_nothing_lost(profile)
+
 
 if __name__ == "__main__":
     unittest.main()

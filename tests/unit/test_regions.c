@@ -1,6 +1,7 @@
 /* What is left of mappings that are unmapped, replaced and moved in parts, beside a model of pages. */
 #include "tracer/regions.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -407,10 +408,43 @@ static void test_parts_are_listed_with_their_object(void **state)
 	regions_deinit(&regions);
 }
 
+/* Of one that maps at ever other addresses, until it executes another program. */
+static void test_too_many_pieces_are_told(void **state)
+{
+	struct regions regions = {.most = 8};
+	struct region_event event = {.stack = REGION_MEASURED, .epoch = 1, .type = REGION_MAPPED};
+	struct region_part *parts;
+	size_t count;
+
+	(void)state;
+	for (uint64_t i = 0; i < 8; i++)
+		apply(&regions, REGION_MAPPED, 2 * i, 1, REGION_MEASURED, 0);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 8);
+	free(parts);
+	/* In the place of another there is no more of them. */
+	apply(&regions, REGION_MAPPED, 4, 1, REGION_MEASURED, 0);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	free(parts);
+	for (uint64_t i = 8; i < 64; i++)
+		apply(&regions, REGION_MAPPED, 2 * i, 1, REGION_MEASURED, 0);
+	assert_int_equal(regions_list(&regions, &parts, &count), -E2BIG);
+	assert_int_equal(regions.pieces.count, 0);
+	event.start = BASE;
+	event.end = BASE + PAGE;
+	event.epoch = 2;
+	regions_apply(&regions, &event);
+	assert_int_equal(regions_list(&regions, &parts, &count), 0);
+	assert_int_equal(count, 1);
+	free(parts);
+	regions_deinit(&regions);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parts_are_listed_with_their_object),
+		cmocka_unit_test(test_too_many_pieces_are_told),
 		cmocka_unit_test(test_an_object_goes_with_its_last_part),
 		cmocka_unit_test(test_a_mapping_replaces_what_was_there),
 		cmocka_unit_test(test_an_mremap_takes_away_only_if_it_succeeds),

@@ -125,6 +125,7 @@ struct profile_memory {
 	bool direct_known;
 	struct estimate direct;
 	uint64_t direct_lost; /* events that this may lack */
+	bool direct_crowded;  /* they are not known as they are at too many places */
 };
 
 /* 0: not known. */

@@ -56,6 +56,7 @@ struct tracer {
 		struct python_event *items;
 		size_t count, capacity;
 	} python_events;
+	size_t region_events;	/* taken by one tracer_read_requests() */
 	size_t next_python;	/* in `python_events`: those before are taken */
 	size_t next_fork;	/* in `forks`: those before are taken */
 	uint64_t missed_forks;	/* for want of memory here */

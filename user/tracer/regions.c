@@ -224,6 +224,16 @@ static void begin_epoch(struct regions *regions, uint32_t epoch)
 		regions->forgotten += count->count.alloc_objects;
 	clear(regions);
 	regions->epoch = epoch;
+	regions->full = false;
+}
+
+/* Each event has to move those behind it, and a process can have as many as there are addresses. */
+static void check_room(struct regions *regions)
+{
+	if (!regions->most || regions->pieces.count + regions->held.count <= regions->most)
+		return;
+	clear(regions);
+	regions->full = true;
 }
 
 void regions_apply(struct regions *regions, const struct region_event *event)
@@ -232,6 +242,8 @@ void regions_apply(struct regions *regions, const struct region_event *event)
 
 	if (event->epoch != regions->epoch)
 		begin_epoch(regions, event->epoch);
+	if (regions->full)
+		return;
 	switch (event->type) {
 	case REGION_MAPPED:
 		if (event->id)
@@ -254,6 +266,7 @@ void regions_apply(struct regions *regions, const struct region_event *event)
 	}
 	if (!regions->err)
 		regions->err = err;
+	check_room(regions);
 }
 
 void regions_visit(struct regions *regions,
@@ -279,8 +292,11 @@ void regions_visit(struct regions *regions,
 int regions_list(const struct regions *regions, struct region_part **parts, size_t *count)
 {
 	size_t pieces = regions->pieces.count, all = pieces + regions->held.count;
-	struct region_part *list = all ? calloc(all, sizeof(*list)) : NULL;
+	struct region_part *list;
 
+	if (regions->full)
+		return -E2BIG;
+	list = all ? calloc(all, sizeof(*list)) : NULL;
 	if (regions->err || (all && !list)) {
 		free(list);
 		return -ENOMEM;

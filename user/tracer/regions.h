@@ -59,7 +59,9 @@ struct regions {
 	uint32_t epoch;		 /* of the program that all this is about */
 	uint32_t visits;
 	uint64_t forgotten; /* objects recorded of the programs before */
-	int err;	    /* the first that made this incomplete */
+	size_t most; /* pieces; 0: any number. With more nothing is known until the next program */
+	bool full;   /* there were more */
+	int err;     /* the first that made this incomplete */
 };
 
 void regions_deinit(struct regions *regions);
@@ -84,8 +86,8 @@ struct region_part {
 };
 
 /*
- * All of them, in no order, to be freed; NULL: none. 0, or -ENOMEM, also where an event was lost for that
- * reason.
+ * All of them, in no order, to be freed; NULL: none. 0; -E2BIG: there were too many; or -ENOMEM, also where
+ * an event was lost for that reason.
  */
 int regions_list(const struct regions *regions, struct region_part **parts, size_t *count);
 

@@ -20,6 +20,12 @@
 /* Files with an allocator that a process maps, on average at the most: most have one. */
 #define LINKS_PER_TARGET 8
 
+/*
+ * Parts of direct mappings of a target that is only measured, whose unmappings nobody tells of: of one that
+ * maps at ever other addresses they are ever more. A process has 65530 mappings by default.
+ */
+#define MEASURED_MAX 65536
+
 /* The most executable mappings for all targets together. */
 #define MAPPINGS_MAX (1 << 22)
 
@@ -243,14 +249,15 @@ static int pass_request(void *context, void *data, size_t size)
 	return 0;
 }
 
+/* Negative: all that had been there before tracer_read_requests() is taken. */
 static int take_region_event(void *context, void *data, size_t size)
 {
-	const struct tracer *tracer = context;
+	struct tracer *tracer = context;
 	const struct region_event *event = data;
 
 	if (size >= sizeof(*event) && event->target < tracer->options.targets)
 		regions_apply(&tracer->regions[event->target], event);
-	return 0;
+	return ++tracer->region_events < REGION_RING_BYTES / sizeof(*event) ? 0 : -EAGAIN;
 }
 
 static int keep_fork(void *context, void *data, size_t size)
@@ -293,16 +300,18 @@ static int open_events(struct tracer *tracer)
 		err = tracer->requests ? 0 : -errno;
 	}
 	if (!err)
-		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.region_events),
-				       take_region_event, tracer);
-	if (!err)
 		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.python_events),
 				       keep_python_event, tracer);
+	if (!err && tracer->options.follow)
+		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.forks), keep_fork,
+				       tracer);
+	/* The last, as it may be left before its end: take_region_event(). */
+	if (!err)
+		err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.region_events),
+				       take_region_event, tracer);
 	if (err || !tracer->options.follow)
 		return err;
-	err = ring_buffer__add(tracer->requests, bpf_map__fd(bpf->maps.forks), keep_fork, tracer);
-	if (!err)
-		err = attach_tracepoint(bpf->progs.family_exit, &bpf->links.family_exit);
+	err = attach_tracepoint(bpf->progs.family_exit, &bpf->links.family_exit);
 	return err ? err : attach_tracepoint(bpf->progs.family_fork, &bpf->links.family_fork);
 }
 
@@ -316,6 +325,9 @@ int tracer_new(const struct tracer_options *options, struct tracer **out)
 	closing_init(&tracer->closing);
 	tracer->site_numbers = calloc(options->targets, sizeof(*tracer->site_numbers));
 	tracer->regions = calloc(options->targets, sizeof(*tracer->regions));
+	for (uint32_t slot = 0; tracer->regions && !options->mmap && slot < options->targets;
+	     slot++)
+		tracer->regions[slot].most = MEASURED_MAX;
 	if (!tracer->site_numbers || !tracer->regions ||
 	    tables_init(&tracer->tables, options->targets)) {
 		tracer_free(tracer);
@@ -424,6 +436,8 @@ int tracer_requests_fd(const struct tracer *tracer)
 
 void tracer_read_requests(struct tracer *tracer)
 {
+	/* Targets may fill the ring as fast as it is read, and faster: it is read once. */
+	tracer->region_events = 0;
 	ring_buffer__consume(tracer->requests);
 }
 
