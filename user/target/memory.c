@@ -240,6 +240,13 @@ int memory_read_parts(pid_t pid, struct memory_part *parts, size_t count, uint64
 		return errno == ENOENT ? -ESRCH : -errno;
 	while (getline(&line, &capacity, maps) > 0)
 		look_at_mapping(&look, line);
+	/*
+	 * Who ends, or executes another program, has no memory from then on, nor any line, and that is no
+	 * error: what was read is only true if there still are lines.
+	 */
+	rewind(maps);
+	if (getline(&line, &capacity, maps) <= 0)
+		return -ESRCH;
 	*stacks = look.stacks;
 	return look.err ? 1 : 0;
 }
