@@ -396,6 +396,11 @@ static bool has_filter(const struct host_filter *filter)
 	return filter->comms.count || filter->cgroups.count || filter->users.count;
 }
 
+static bool has_extras(const struct allocator_extras *extras)
+{
+	return extras->prefix_count || extras->function_count;
+}
+
 /* Exactly one thing to trace, and nothing that does not go with it. */
 static bool check_what(const struct settings *settings)
 {
@@ -413,6 +418,9 @@ static bool check_what(const struct settings *settings)
 		log_error("--json goes with --all");
 	else if (!settings->all && settings->heap_all)
 		log_error("--heap-all goes with --all");
+	/* Whether an exception can pass them is not known, and who maps their file may be anybody. */
+	else if (settings->heap_all && has_extras(&settings->extras) && !settings->probe_throwing)
+		log_error("--heap-all: --allocator and --symbol also need --probe-throwing there");
 	else if (!settings->all && has_filter(settings->filter))
 		log_error("--comm, --cgroup and --uid go with --all");
 	else if (settings->duration && settings->min_age >= settings->duration)

@@ -362,6 +362,13 @@ class Refusals(lib.Case):
         self.assertEqual(result.status, lib.USAGE, result.text)
         self.assert_one_line(result)
 
+    def test_functions_of_which_nothing_is_known(self):
+        for options in (("--symbol", "alloc:pool_get"), ("--allocator", "/lib/libpool.so:my_")):
+            with self.subTest(options):
+                result = self.run_tracer("-a", "--heap-all", *options)
+                self.assertEqual(result.status, lib.USAGE, result.text)
+                self.assert_one_line(result)
+
 
 if __name__ == "__main__":
     unittest.main()
