@@ -288,9 +288,31 @@ static void test_no_sample_is_no_proof_of_nothing(void **state)
 	assert_has(text, " = 213 MiB before + 0 B (0-1.92 MiB) live + 0 B (0-1.92 MiB) direct "
 			 "mappings + ");
 	free(text);
+	/* So of 1 MiB the heap may have all, of 4 MiB it has less than most. */
+	profile->info.growth = (struct verdict){
+		.kind = VERDICT_STEADY, .parts = 10, .grown = 10, .per_second = 1 << 20};
+	profile->info.memory_start.swap = profile->info.memory_end.swap = 0;
+	profile->info.memory_end.anon = profile->info.memory_start.anon + (1 << 20);
+	text = summary(profile, 1);
+	assert_has(text, ", 1.00 MiB/s; too little for the samples to tell whether it is the "
+			 "heap's\n");
+	free(text);
+	profile->info.memory_end.anon = profile->info.memory_start.anon + (4 << 20);
+	text = summary(profile, 1);
+	assert_has(text, "; most of it is outside the heap, where 0 B are live, and outside "
+			 "direct mappings, which have 0 B (0-1.92 MiB)\n");
+	free(text);
+	profile->info.memory_end.direct = (struct estimate){.value = 1 << 20, .variance = 1e12};
+	text = summary(profile, 1);
+	assert_has(text, ", where 0 B are live, and perhaps in direct mappings, which have 1.00 "
+			 "MiB (");
+	free(text);
+	profile->info.memory_end.direct = (struct estimate){0};
 	profile->info.period = 1;
 	text = summary(profile, 1);
 	assert_has(text, " = 213 MiB before + 0 B live + ");
+	assert_has(text, "; most of it is outside the heap, where 0 B are live, and outside "
+			 "direct mappings, which have 0 B\n");
 	free(text);
 	profile_free(profile);
 }

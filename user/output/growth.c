@@ -130,7 +130,7 @@ static void write_site(const struct profile *profile, FILE *to)
 
 /*
  * "; most of it is outside the heap: 58.0 MiB (50.1-66.0) in direct mappings", if these explain what has been
- * added; else that they do not.
+ * added; else that they do not, or what they have, where they may or may not.
  */
 static void write_outside(const struct profile *profile, const struct ledger *ledger, double added,
 			  FILE *to)
@@ -146,13 +146,17 @@ static void write_outside(const struct profile *profile, const struct ledger *le
 	}
 	fprintf(to, ", where %s are live", units_format_size((double)ledger->live.value, live));
 	if (ledger->direct_known)
-		fprintf(to, ", and outside direct mappings, which have %s",
+		fprintf(to, ", and %s, which have %s",
+			(double)ledger->direct.high < HEAP_SHARE * added
+				? "outside direct mappings"
+				: "perhaps in direct mappings",
 			figure_format_ledger(profile, &ledger->direct, text));
 }
 
 /*
- * Does the heap explain what has been added? What came in one step may have come before the profile was
- * begun: then what is live says nothing of it.
+ * Does the heap explain what has been added? Of little that has been added, no sample of the heap is no proof
+ * that it does not. What came in one step may have come before the profile was begun: then what is live says
+ * nothing of it.
  */
 static void write_heap(const struct profile *profile, const struct verdict *verdict, FILE *to)
 {
@@ -160,12 +164,17 @@ static void write_heap(const struct profile *profile, const struct verdict *verd
 	const struct profile_memory *end = &profile->info.memory_end;
 	double added = (double)(end->anon + end->swap) - (double)(start->anon + start->swap);
 	const struct estimate live = ledger_live(profile);
-	struct ledger ledger;
+	struct ledger ledger = {0};
+	bool known = ledger_of(profile, &ledger);
 	double low, high;
 
 	estimate_interval(&live, &low, &high);
-	if (ledger_of(profile, &ledger) && high < HEAP_SHARE * added)
+	if (known)
+		high = (double)ledger.live.high;
+	if (known && high < HEAP_SHARE * added)
 		write_outside(profile, &ledger, added, to);
+	else if (known && !ledger.live.value && added > 0 && verdict->kind != VERDICT_STEP)
+		fputs("; too little for the samples to tell whether it is the heap's", to);
 	else if (verdict->kind != VERDICT_STEP || high >= HEAP_SHARE * (double)verdict->step)
 		write_site(profile, to);
 }
