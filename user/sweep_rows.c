@@ -36,6 +36,9 @@ static int add_verdict(struct sweep_row *row, const struct profile *profile)
 
 	if (!to)
 		return -ENOMEM;
+	/* The table has a growth for it that this is not of. */
+	if (row->verdict.kind == VERDICT_FLAT && row->shared_growth >= SHARED_LEAST)
+		fputs("anonymous memory ", to);
 	growth_write_shape(&row->verdict, to);
 	if (profile)
 		growth_write_evidence(profile, &row->verdict, to);

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "sweep_rows.h"
 #include "output/sweep.h"
 #include "util/vec.h"
 
@@ -274,6 +275,12 @@ static void columns_are_those_that_say_something(void **state)
 	assert_non_null(strstr(text, "8.00 MiB  +7.00 MiB  +7.00 MiB         - "));
 	free(text);
 
+	/* Some pages of code that have breakpoints are the process's own. */
+	row.shared_growth = -(16 << 10);
+	text = table_of(row, "plain", "/plain");
+	assert_non_null(strstr(text, " growth  anonymous      live "));
+	free(text);
+
 	/* Of which kind the rest is, is not known. */
 	row.anon_growth = 5 << 20;
 	row.shared_growth = 2 << 20;
@@ -313,6 +320,27 @@ static void rows_name_the_first_site(void **state)
 	free(text);
 }
 
+/* Whose memory stays, and whose does not, stand in one sentence. */
+static void what_stayed_is_named_where_other_memory_grew(void **state)
+{
+	struct sweep_row row = {
+		.verdict = {.kind = VERDICT_FLAT},
+		.shared_growth = 15 << 20,
+		.kinds_known = true,
+		.shmem_growth = 14 << 20,
+	};
+
+	(void)state;
+	assert_int_equal(sweep_row_judge(&row), 0);
+	assert_string_equal(row.verdict_text,
+			    "anonymous memory stayed within 0 B; shared memory grew by 15.0 MiB");
+	free(row.verdict_text);
+	row.shared_growth = 0;
+	assert_int_equal(sweep_row_judge(&row), 0);
+	assert_string_equal(row.verdict_text, "stayed within 0 B");
+	free(row.verdict_text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +352,7 @@ int main(void)
 		cmocka_unit_test(columns_are_of_characters),
 		cmocka_unit_test(share_is_told_where_it_is_much_less),
 		cmocka_unit_test(ages_stand_below_the_site),
+		cmocka_unit_test(what_stayed_is_named_where_other_memory_grew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,14 +105,13 @@ static void format_shmem(const struct sweep_row *row, char text[CHANGE_MAX])
 
 static void find_columns(const struct sweep_result *result, size_t shown, struct columns *columns)
 {
-	char text[CHANGE_MAX];
-
 	*columns = (struct columns){0};
 	for (size_t i = 0; i < shown; i++) {
-		format_files(&result->rows.items[i], text);
-		columns->files |= strcmp(text, "-") != 0;
-		format_shmem(&result->rows.items[i], text);
-		columns->shmem |= strcmp(text, "-") != 0;
+		const struct sweep_row *row = &result->rows.items[i];
+		int64_t files = row->kinds_known ? row->file_growth : row->shared_growth;
+
+		columns->files |= llabs(files) >= LEAST_SHARED;
+		columns->shmem |= row->kinds_known && llabs(row->shmem_growth) >= LEAST_SHARED;
 	}
 }
 
