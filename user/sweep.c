@@ -402,6 +402,7 @@ static int start(struct sweep *sweep, struct watch *watch)
 		log_error("cannot read /proc: %s", strerror(-err));
 		return EXIT_OTHER;
 	}
+	sweep_note_kinds(sweep);
 	err = sweep_pages_new(sweep->host, &sweep->pages);
 	if (err)
 		log_warning(

@@ -15,8 +15,6 @@
 #include <string.h>
 
 #define ROWS_MAX 4096
-/* Files and shared memory together: what is told of them apart is short of the truth by less. */
-#define KINDS_LEAST (128 * 1024)
 
 struct sweep_zoom *sweep_find_zoom(const struct sweep *sweep, const struct host_process *process)
 {
@@ -56,8 +54,7 @@ void sweep_note_kinds(struct sweep *sweep)
 	vec_for_each(item, &sweep->host->processes) {
 		struct host_process *process = *item;
 
-		if (process->state == HOST_WATCHED && !process->noted &&
-		    shared_growth(process) >= KINDS_LEAST)
+		if (process->state == HOST_WATCHED && process->read && !process->noted)
 			process->noted = !host_read_detail(process, &process->noted_memory);
 	}
 }

@@ -69,7 +69,7 @@ struct host_grown sweep_grown(const struct settings *settings, bool ended);
 /* Is more to be told of a process than its line, and its heap with --heap-all? */
 bool sweep_tells_of(const struct sweep *sweep, const struct host_process *process);
 
-/* Notes what a process has of files and of shared memory once the two together begin to grow. */
+/* Notes what a process has of files and of shared memory: of each once, right after its first reading. */
 void sweep_note_kinds(struct sweep *sweep);
 
 /*

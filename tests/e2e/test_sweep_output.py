@@ -145,6 +145,7 @@ class Shares(SweepCase):
         # Each of them has grown by all of it.
         for other in workers:
             self.assertGreater(other["shared_growth"], 32 * MIB, other)
+            self.assertAlmostEqual(other["shmem_growth"], other["shared_growth"], delta=SLACK, msg=other)
             self.assertAlmostEqual(other["pss"], pss, delta=MIB, msg=other)
 
     def test_share_of_who_stays_as_he_was_is_not_read(self):
