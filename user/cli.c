@@ -49,7 +49,7 @@ static const struct argp_option options[] = {
 	 "profile",
 	 0},
 	{"top-processes", OPTION_TOP_PROCESSES, "N", 0,
-	 "With --all: trace at most N at one time (default: 10)", 0},
+	 "With --all: trace the N that have grown most (default: 10)", 0},
 	{"min-growth", OPTION_MIN_GROWTH, "SIZE", 0,
 	 "With --all: what grows by less is not traced (default: 1MiB, or 1 % if that is 256KiB at "
 	 "least)",

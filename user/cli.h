@@ -37,7 +37,7 @@ struct settings {
 		size_t count, capacity;
 	} pids;			    /* owned; each once */
 	bool all;		    /* sweep the host */
-	unsigned int top_processes; /* that get probes, at one time */
+	unsigned int top_processes; /* that get probes: those that have grown most */
 	bool heap_all;		    /* probes into all of them, from the start */
 	uint64_t min_growth;	    /* bytes; 0: SWEEP_MIN_BYTES, or SWEEP_MIN_SHARE of a process */
 	bool json;

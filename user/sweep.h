@@ -18,7 +18,7 @@
 #define SWEEP_TOP     10
 #define SWEEP_TOP_MAX 64
 
-/* Of all that were zoomed on, to --top-processes at one time: others may outgrow those. */
+/* Of all that were zoomed on, to --top-processes: others may outgrow those, which keep their probes. */
 #define SWEEP_ZOOMS_PER_TOP 4
 
 /* Runs all of it. An exit code; everything there is to say has been said. */
