@@ -1,4 +1,5 @@
 /* Which of a profile's frames stand for its growth. */
+#include "output/alloc_frames.h"
 #include "output/frame.h"
 #include "sample_profile.h"
 
@@ -72,12 +73,27 @@ static void a_small_part_does_not_stand_for_all(void **state)
 	assert_found(NULL, NULL, 0, NULL, 0);
 }
 
+/* CPython's own functions below PyObject_Malloc, which are inlined or not, by its version. */
+static void an_interpreters_allocator_is_no_site(void **state)
+{
+	static const char *const names[] = {
+		"_PyObject_Malloc",	  "pymalloc_alloc", "pymalloc_pool_extend",
+		"allocate_from_new_pool", "new_arena",	    "_PyObject_ArenaMmap"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		assert_true(alloc_frames_touch(names[i]));
+	assert_false(alloc_frames_touch("PyUnicode_New"));
+	assert_false(alloc_frames_touch("list_resize"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_largest_stack_stands_for_the_growth),
 		cmocka_unit_test(a_stack_within_an_allocator_leaves_it_to_the_next),
 		cmocka_unit_test(a_small_part_does_not_stand_for_all),
+		cmocka_unit_test(an_interpreters_allocator_is_no_site),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,6 +111,10 @@ bool alloc_frames_touch(const char *name)
 		"unlink_chunk",
 		"malloc_consolidate",
 		"tcache_",
+		"pymalloc_",
+		"allocate_from_new_pool",
+		"new_arena",
+		"_PyObject_Arena",
 	};
 
 	for (size_t i = 0; i < sizeof(beginnings) / sizeof(*beginnings); i++) {
