@@ -179,16 +179,37 @@ static void add_share(const struct sweep *sweep, const struct host_process *proc
 	row->swap_pss = share.swap_pss;
 }
 
+/* Is it one of those that would be chosen now? */
+static bool is_among_the_largest(const struct sweep *sweep, const struct host_process *process)
+{
+	const struct host_grown grown = sweep_grown(sweep->settings, false);
+	struct host_process *found[SWEEP_TOP_MAX];
+	size_t count = host_growers(sweep->host, &grown, found, sweep->settings->top_processes);
+
+	for (size_t i = 0; i < count; i++) {
+		if (found[i] == process)
+			return true;
+	}
+	return false;
+}
+
 /* Of one that was not chosen. NULL: there was no reason to. */
-static const char *reason_of(const struct sweep *sweep, const struct sweep_row *row)
+static const char *reason_of(const struct sweep *sweep, const struct host_process *process,
+			     const struct sweep_row *row)
 {
 	const struct host_grown grown = sweep_grown(sweep->settings, true);
 
 	if (sweep->settings->heap_all)
 		return heap_all_reason(sweep);
-	return !sweep_has_slot(sweep) && row->anon_growth >= (int64_t)grown.bytes
-		       ? "others had grown before it"
-		       : NULL;
+	if (row->anon_growth < (int64_t)grown.bytes)
+		return NULL;
+	if (process->state == HOST_ENDED)
+		return "it ended too soon after it had grown";
+	if (!sweep_has_slot(sweep))
+		return "others had grown before it";
+	if (!is_among_the_largest(sweep, process))
+		return "others have grown by more (--top-processes)";
+	return "it has grown too late in the window";
 }
 
 /* The rest of its row, which has that rank, with its profiles. An exit code. */
@@ -196,8 +217,8 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 			struct sweep_row *row)
 {
 	const struct sweep_zoom *zoom = sweep_find_zoom(sweep, process);
-	const char *reason = zoom ? zoom->reason : reason_of(sweep, row);
-	int code = EXIT_OK;
+	const char *reason = zoom ? zoom->reason : reason_of(sweep, process, row);
+	int code = EXIT_OK, growth_code = EXIT_OK;
 
 	if (reason)
 		row->reason = strdup(reason);
@@ -205,10 +226,11 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 		code = add_heap(sweep, zoom, rank, row);
 	if (!row->verdict_text && sweep_row_judge(row))
 		code = EXIT_OTHER;
-	if (code == EXIT_OK && sweep_tells_of(sweep, process))
-		code = sweep_growth_write(sweep, process, 0, &row->growth_site,
-					  &row->growth_profile);
-	return code;
+	/* Whatever became of the heap's. */
+	if (sweep_tells_of(sweep, process))
+		growth_code = sweep_growth_write(sweep, process, 0, &row->growth_site,
+						 &row->growth_profile);
+	return code != EXIT_OK ? code : growth_code;
 }
 
 static void peek_at_heap(const struct sweep *sweep, const struct sweep_zoom *zoom,

@@ -496,6 +496,15 @@ class Hazards(SweepCase):
         self.assertEqual((row["growth_site"] or {}).get("function"), "site_mmap", row)
         self.assertEqual(row["zoomed_after_seconds"] is not None, row["zoomed"], row)
 
+    def test_who_is_not_traced_has_the_reason(self):
+        fast, slow = self.plant("heap", 8 << 20), self.plant("heap", 1 << 20)
+        sweep = Sweep(self, "-d", "600s", "--top-processes", "1", "--comm", "plant-heap")
+        sweep.run(lambda _: None, lambda: self.grown(slow))
+        self.assertEqual((sweep.row(fast.pid)["zoomed"], sweep.row(fast.pid)["reason"]), (True, None))
+        row = sweep.row(slow.pid)
+        self.assertEqual((row["zoomed"], row["reason"]), (False, "others have grown by more (--top-processes)"))
+        self.assertEqual(row["growth_site"]["function"], "site_heap", row)
+
     def test_process_that_executes_another_program(self):
         heap = self.path("plant-heap")
         os.symlink(os.path.join(lib.TARGETS, "plant"), heap)

@@ -99,9 +99,11 @@ static void write_evidence(const struct sweep_row *row, FILE *to)
 	text_escape(to, row->comm);
 	fprintf(to, ": %s\n", row->verdict_text ? row->verdict_text : "");
 	write_share(row, to);
-	if (row->account)
+	if (row->account && row->zoomed_after > 0)
 		fprintf(to, "        RSS since probes were placed, after %s: %s\n",
 			units_format_duration(row->zoomed_after, after), row->account);
+	else if (row->account)
+		fprintf(to, "        RSS: %s\n", row->account);
 	write_site(row->live > 0 ? "live bytes" : "allocated bytes", &row->site, to);
 	if (row->site_ages.text)
 		fprintf(to, "              ages: %s\n", row->site_ages.text);
