@@ -435,8 +435,11 @@ static int run(struct sweep *sweep, struct watch *watch, int signals)
 		err = sweep_pages_read(sweep->pages);
 	if (!err)
 		err = host_read(sweep->host, clock_now(CLOCK_MONOTONIC));
-	vec_for_each(target, &recording->targets)
+	/* One by one: what a process allocates after its memory was read is not to be in its ledger. */
+	vec_for_each(target, &recording->targets) {
 		targets_read_usage(recording, target, true);
+		tracer_enable(recording->tracer, target->slot, false);
+	}
 	session_stop(recording);
 	log_progress_clear();
 	clear_table(sweep);
