@@ -270,6 +270,28 @@ static int guard(struct recording *recording, struct target_record *target)
 	return err;
 }
 
+/*
+ * The probes of images from a number on that have functions which may throw, or of those that have none. The
+ * former come first: a tracer that is killed loses its links from the last one to the first, see enum closing_phase.
+ */
+static int attach_images(struct recording *recording, const struct target_record *target,
+			 size_t from, bool throwing)
+{
+	int err = 0;
+
+	for (size_t i = from; i < target->images.count && !err; i++) {
+		const struct probed_image *item = &target->images.items[i];
+
+		if (!item->allocator || has_throwing(item->allocator, false) != throwing)
+			continue;
+		err = tracer_attach(recording->tracer, target->slot, target->process, item->image,
+				    item->allocator, item->throwing);
+		if (!err)
+			say_probed(target->process, item->image);
+	}
+	return err;
+}
+
 int targets_attach(struct recording *recording, struct target_record *target, size_t from)
 {
 	int err;
@@ -281,18 +303,9 @@ int targets_attach(struct recording *recording, struct target_record *target, si
 			item->throwing = choose_throwing(recording, target, item);
 	}
 	err = guard(recording, target);
-	for (size_t i = from; i < target->images.count && !err; i++) {
-		const struct probed_image *item = &target->images.items[i];
-
-		if (!item->allocator)
-			continue;
-		err = tracer_attach(recording->tracer, target->slot, target->process, item->image,
-				    item->allocator, item->throwing);
-		if (err)
-			break;
-		say_probed(target->process, item->image);
-	}
-	return err;
+	if (!err)
+		err = attach_images(recording, target, from, true);
+	return err ? err : attach_images(recording, target, from, false);
 }
 
 bool targets_has_allocator(const struct target_record *target)

@@ -15,18 +15,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#define ALL_SLOTS UINT32_MAX
+
 /* The probe sites of an image that one program serves. */
 struct sites {
-	uint64_t *offsets, *cookies; /* owned; both `count` */
+	uint64_t *offsets, *cookies; /* owned; all `count` */
+	bool *throws;
 	uint32_t count;
 	uint32_t slot;
 	pid_t tgid;
 	char path[64];
 };
 
-static int keep_link(struct tracer *tracer, uint32_t slot, int fd, struct bpf_link *link)
+static int keep_link(struct tracer *tracer, uint32_t slot, int fd, struct bpf_link *link,
+		     enum closing_phase phase)
 {
-	struct probe_link item = {.fd = fd, .link = link, .slot = slot};
+	struct probe_link item = {.fd = fd, .link = link, .slot = slot, .phase = phase};
 
 	if (fd < 0 && !link)
 		return -EINVAL;
@@ -53,21 +57,37 @@ static int attach_multi(struct tracer *tracer, const struct bpf_program *program
 	};
 	int fd = uprobe_multi_create(&attr);
 
-	return fd < 0 ? fd : keep_link(tracer, sites->slot, fd, NULL);
+	return fd < 0 ? fd : keep_link(tracer, sites->slot, fd, NULL, CLOSING_FIRST);
 }
 
+static int attach_site(struct tracer *tracer, const struct bpf_program *program,
+		       const struct sites *sites, uint32_t number, bool at_return)
+{
+	LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = sites->cookies[number],
+		    .retprobe = at_return);
+	struct bpf_link *link = bpf_program__attach_uprobe_opts(program, sites->tgid, sites->path,
+								sites->offsets[number], &options);
+
+	return link ? keep_link(tracer, sites->slot, -1, link,
+				at_return && sites->throws[number] ? CLOSING_THROWING
+								   : CLOSING_FIRST)
+		    : -errno;
+}
+
+/*
+ * A tracer that is killed loses its links from the last one to the first. So returns of what may throw come
+ * first, see enum closing_phase.
+ */
 static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
 		       const struct sites *sites, bool at_return)
 {
 	int err = 0;
 
-	for (uint32_t i = 0; i < sites->count && !err; i++) {
-		LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = sites->cookies[i],
-			    .retprobe = at_return);
-		struct bpf_link *link = bpf_program__attach_uprobe_opts(
-			program, sites->tgid, sites->path, sites->offsets[i], &options);
-
-		err = link ? keep_link(tracer, sites->slot, -1, link) : -errno;
+	for (int calm = 0; calm <= at_return; calm++) {
+		for (uint32_t i = 0; i < sites->count && !err; i++) {
+			if (!at_return || sites->throws[i] != calm)
+				err = attach_site(tracer, program, sites, i, at_return);
+		}
 	}
 	return err;
 }
@@ -183,18 +203,21 @@ static int sites_init(struct sites *sites, const struct image *image, uint32_t s
 	snprintf(sites->path, sizeof(sites->path), "/proc/self/fd/%d", image->fd);
 	sites->offsets = calloc(capacity + 1, sizeof(*sites->offsets));
 	sites->cookies = calloc(capacity + 1, sizeof(*sites->cookies));
-	return sites->offsets && sites->cookies ? 0 : -ENOMEM;
+	sites->throws = calloc(capacity + 1, sizeof(*sites->throws));
+	return sites->offsets && sites->cookies && sites->throws ? 0 : -ENOMEM;
 }
 
 static void sites_deinit(struct sites *sites)
 {
 	free(sites->offsets);
 	free(sites->cookies);
+	free(sites->throws);
 }
 
-static void sites_add(struct sites *sites, uint64_t offset, uint64_t cookie)
+static void sites_add(struct sites *sites, uint64_t offset, uint64_t cookie, bool throws)
 {
 	sites->offsets[sites->count] = offset;
+	sites->throws[sites->count] = throws;
 	sites->cookies[sites->count++] = cookie;
 }
 
@@ -258,13 +281,14 @@ static int fill_groups(const struct tracer *tracer, const struct probe_owner *ow
 		    tracer_probes(tracer, function->shape))
 			sites_add(&groups[group_of(function->shape)], function->site_offset,
 				  function_cookie(owner->cookie, owner->first + (uint32_t)i,
-						  function, throwing));
+						  function, throwing),
+				  function->throws);
 	}
 	*functions = groups[SITES_ALLOCATE].count;
 	vec_for_each(handover, &allocator->handovers) {
 		if (nested_is_probed(handover->throws, throwing))
 			sites_add(&groups[SITES_ALLOCATE], handover->offset,
-				  handover_cookie(owner->cookie, handover));
+				  handover_cookie(owner->cookie, handover), handover->throws);
 	}
 	return 0;
 }
@@ -411,10 +435,10 @@ static int keep_to_the_last(struct tracer *tracer, uint32_t slot, size_t first)
 
 		err = last_keep(link->link ? bpf_link__fd(link->link) : link->fd, &fd);
 		if (!err)
-			err = keep_link(tracer, slot, fd, NULL);
+			err = keep_link(tracer, slot, fd, NULL, CLOSING_LAST);
 	}
 	for (size_t i = first; i < tracer->links.count; i++)
-		tracer->links.items[i].last = true;
+		tracer->links.items[i].phase = CLOSING_LAST;
 	return err;
 }
 
@@ -433,7 +457,8 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	err = sites_init(&sites, image, slot, process->pid, unwinder->function_count);
 	for (size_t i = 0; i < unwinder->function_count && !err; i++)
 		sites_add(&sites, unwinder->functions[i].site_offset,
-			  function_cookie(slot, 0, &unwinder->functions[i], THROWING_GUARDED));
+			  function_cookie(slot, 0, &unwinder->functions[i], THROWING_GUARDED),
+			  false);
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (!err)
@@ -455,7 +480,7 @@ int tracer_let_children_go(struct tracer *tracer, uint32_t slot, const struct pr
 	err = sites_init(&sites, image, slot, process->pid, allocator->function_count);
 	for (size_t i = 0; i < allocator->function_count && !err; i++) {
 		if (allocator->functions[i].throws)
-			sites_add(&sites, allocator->functions[i].site_offset, 0);
+			sites_add(&sites, allocator->functions[i].site_offset, 0, false);
 	}
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.count_hit, &sites, false);
@@ -483,34 +508,32 @@ void tracer_release(struct tracer *tracer, uint32_t slot)
 	tracer->site_numbers[slot] = 0;
 }
 
-void tracer_withdraw(struct tracer *tracer, uint32_t slot)
+/* Closes the links of a slot, or of all (ALL_SLOTS), that are of that phase. */
+static void close_phase(struct tracer *tracer, uint32_t slot, enum closing_phase phase)
 {
 	size_t kept = 0;
 
 	vec_for_each(link, &tracer->links) {
-		if (link->slot == slot && !link->last)
+		if (link->phase == phase && (slot == ALL_SLOTS || link->slot == slot))
 			closing_add(&tracer->closing, *link);
 		else
 			tracer->links.items[kept++] = *link;
 	}
 	tracer->links.count = kept;
 	closing_finish(&tracer->closing);
+}
+
+void tracer_withdraw(struct tracer *tracer, uint32_t slot)
+{
+	for (int phase = CLOSING_FIRST; phase < CLOSING_LAST; phase++)
+		close_phase(tracer, slot, (enum closing_phase)phase);
 	tracer_release(tracer, slot);
 }
 
 void tracer_detach(struct tracer *tracer)
 {
-	vec_for_each(link, &tracer->links) {
-		if (!link->last)
-			closing_add(&tracer->closing, *link);
-	}
-	closing_finish(&tracer->closing);
-	vec_for_each(link, &tracer->links) {
-		if (link->last)
-			closing_add(&tracer->closing, *link);
-	}
-	tracer->links.count = 0;
-	closing_finish(&tracer->closing);
+	for (int phase = CLOSING_FIRST; phase < CLOSING_PHASES; phase++)
+		close_phase(tracer, ALL_SLOTS, (enum closing_phase)phase);
 	/* Now the last events are there. */
 	if (tracer->requests)
 		tracer_read_requests(tracer);

@@ -15,12 +15,24 @@
 
 struct bpf_link;
 
+/*
+ * When a link is to be closed. A return that an exception has passed stays pending until the thread meets a
+ * return probe that is no deeper; and while it meets deeper ones, ten times a second and more, the kernel does not give
+ * up waiting for it. So who may be passed stays until those that it calls have gone.
+ */
+enum closing_phase {
+	CLOSING_FIRST,
+	CLOSING_THROWING, /* returns of functions that may throw, each by itself */
+	CLOSING_LAST,	  /* what guards all others */
+	CLOSING_PHASES,
+};
+
 /* One attached probe, or several of one program: a raw link by descriptor, or libbpf's. */
 struct probe_link {
 	int fd;		       /* owned; -1: none */
 	struct bpf_link *link; /* owned; NULL: none */
 	uint32_t slot;	       /* whose it is */
-	bool last;	       /* to be closed after all others, which it guards */
+	enum closing_phase phase;
 };
 
 struct closing {
