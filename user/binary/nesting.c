@@ -389,7 +389,13 @@ static void leave_out(struct allocator *allocator, const uint8_t *marked)
 	allocator->function_count = kept;
 }
 
-static int leave_out_thin(struct search *search)
+static bool is_of_mappings(enum allocator_shape shape)
+{
+	return shape_maps(shape) || shape_unmaps(shape);
+}
+
+/* Of the functions that map and unmap, or of all others. */
+static int leave_out_thin(struct search *search, bool mappings)
 {
 	struct allocator *allocator = search->allocator;
 	CLEANUP(cleanup_free) uint8_t *thin = calloc(allocator->function_count + 1, 1);
@@ -399,13 +405,15 @@ static int leave_out_thin(struct search *search)
 		return -ENOMEM;
 	for (size_t i = 0; i < allocator->function_count; i++) {
 		const struct allocator_function *function = &allocator->functions[i];
-		int ret = function->custom ? 0
-					   : is_thin(search, function->vaddr, deed_of(function), 0);
+		int ret;
 
+		if (is_of_mappings(function->shape) != mappings)
+			continue;
+		ret = function->custom ? 0 : is_thin(search, function->vaddr, deed_of(function), 0);
 		if (ret < 0)
 			return ret;
 		thin[i] = (uint8_t)ret;
-		left += !ret && shape_allocates(function->shape);
+		left += !ret && (shape_allocates(function->shape) || shape_maps(function->shape));
 	}
 	/* Functions that only call each other: it was not understood what they do. */
 	if (left)
@@ -632,8 +640,15 @@ static int scan(struct search *search)
 	};
 	int err = 0;
 
-	for (size_t i = 0; i < sizeof(order) / sizeof(*order) && !err; i++)
-		err = scan_functions(search, order[i]);
+	for (size_t i = 0; i < sizeof(order) / sizeof(*order) && !err; i++) {
+		if (order[i].does == DOES_MAP) {
+			/* What allocates is known by now: its share of the effort is not to be taken. */
+			search->effort = EFFORT_MAX;
+			err = leave_out_thin(search, true);
+		}
+		if (!err)
+			err = scan_functions(search, order[i]);
+	}
 	return err || !search->mappings ? err : scan_helpers(search);
 }
 
@@ -744,7 +759,7 @@ int nesting_find(const struct image *image, const struct code_ranges *ranges, co
 	search->effort = EFFORT_MAX;
 	err = remember_functions(search);
 	if (!err)
-		err = leave_out_thin(search);
+		err = leave_out_thin(search, false);
 	/* A function may run on into the next. */
 	for (size_t i = 0; !err && i < search->known_count; i++)
 		protect_sites(search, search->known[i].vaddr);
