@@ -42,6 +42,29 @@ static int keep_link(struct tracer *tracer, uint32_t slot, int fd, struct bpf_li
 	return -ENOMEM;
 }
 
+/*
+ * Links from `first` on stay until others are closed, also if we are killed: return probes without their guard
+ * would kill the target too.
+ */
+static int keep_for_later(struct tracer *tracer, uint32_t slot, size_t first, unsigned int rounds,
+			  enum closing_phase phase)
+{
+	size_t end = tracer->links.count;
+	int err = 0;
+
+	for (size_t i = first; i < end && !err; i++) {
+		const struct probe_link *link = &tracer->links.items[i];
+		int fd;
+
+		err = last_keep(link->link ? bpf_link__fd(link->link) : link->fd, rounds, &fd);
+		if (!err)
+			err = keep_link(tracer, slot, fd, NULL, phase);
+	}
+	for (size_t i = first; i < tracer->links.count; i++)
+		tracer->links.items[i].phase = phase;
+	return err;
+}
+
 static int attach_multi(struct tracer *tracer, const struct bpf_program *program,
 			const struct sites *sites, bool at_return)
 {
@@ -67,28 +90,21 @@ static int attach_site(struct tracer *tracer, const struct bpf_program *program,
 		    .retprobe = at_return);
 	struct bpf_link *link = bpf_program__attach_uprobe_opts(program, sites->tgid, sites->path,
 								sites->offsets[number], &options);
+	size_t first = tracer->links.count;
+	int err = link ? keep_link(tracer, sites->slot, -1, link, CLOSING_FIRST) : -errno;
 
-	return link ? keep_link(tracer, sites->slot, -1, link,
-				at_return && sites->throws[number] ? CLOSING_THROWING
-								   : CLOSING_FIRST)
-		    : -errno;
+	if (err || !at_return || !sites->throws[number])
+		return err;
+	return keep_for_later(tracer, sites->slot, first, LAST_AFTER_MOST, CLOSING_THROWING);
 }
 
-/*
- * A tracer that is killed loses its links from the last one to the first. So returns of what may throw come
- * first, see enum closing_phase.
- */
 static int attach_perf(struct tracer *tracer, const struct bpf_program *program,
 		       const struct sites *sites, bool at_return)
 {
 	int err = 0;
 
-	for (int calm = 0; calm <= at_return; calm++) {
-		for (uint32_t i = 0; i < sites->count && !err; i++) {
-			if (!at_return || sites->throws[i] != calm)
-				err = attach_site(tracer, program, sites, i, at_return);
-		}
-	}
+	for (uint32_t i = 0; i < sites->count && !err; i++)
+		err = attach_site(tracer, program, sites, i, at_return);
 	return err;
 }
 
@@ -420,28 +436,6 @@ int tracer_attach(struct tracer *tracer, uint32_t slot, const struct process *pr
 	return err ? err : attach_image(tracer, &owner, image, allocator, throwing);
 }
 
-/*
- * Links from `first` on stay until all others are closed, even if we are killed: return probes without
- * their guard would kill the target too.
- */
-static int keep_to_the_last(struct tracer *tracer, uint32_t slot, size_t first)
-{
-	size_t end = tracer->links.count;
-	int err = 0;
-
-	for (size_t i = first; i < end && !err; i++) {
-		const struct probe_link *link = &tracer->links.items[i];
-		int fd;
-
-		err = last_keep(link->link ? bpf_link__fd(link->link) : link->fd, &fd);
-		if (!err)
-			err = keep_link(tracer, slot, fd, NULL, CLOSING_LAST);
-	}
-	for (size_t i = first; i < tracer->links.count; i++)
-		tracer->links.items[i].phase = CLOSING_LAST;
-	return err;
-}
-
 bool tracer_can_guard(const struct tracer *tracer)
 {
 	return tracer->can_guard;
@@ -462,7 +456,7 @@ int tracer_guard(struct tracer *tracer, uint32_t slot, const struct process *pro
 	if (!err)
 		err = attach_program(tracer, tracer->bpf->progs.unwind_entry, &sites, false);
 	if (!err)
-		err = keep_to_the_last(tracer, slot, before);
+		err = keep_for_later(tracer, slot, before, LAST_OF_ALL, CLOSING_LAST);
 	if (err)
 		close_links(tracer, slot, before);
 	return err;

@@ -1,8 +1,8 @@
 /*
  * When a process ends, the kernel gives up its descriptors in rounds: what one of them alone held, a
  * perf event that a link held, say, has its turn when all that the process held itself is gone. So
- * what is to be the last is sent through a socket, and the socket through another: it waits there
- * until the third round.
+ * what is to be later is sent through a socket, and the socket through another: it waits there for
+ * one round more than there are sockets.
  *
  * Nothing promises that order; without it, all is as it would be without this.
  */
@@ -11,8 +11,10 @@
 #include "util/cleanup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Puts a descriptor into a socket, from which it is never taken. */
 static int send_descriptor(int to, int fd)
@@ -50,10 +52,20 @@ static int wrap(int fd, int *out)
 	return err;
 }
 
-int last_keep(int fd, int *out)
+int last_keep(int fd, unsigned int rounds, int *out)
 {
-	CLEANUP(cleanup_fd) int inner = -1;
-	int err = wrap(fd, &inner);
+	int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-	return err ? err : wrap(inner, out);
+	if (kept < 0)
+		return -errno;
+	for (unsigned int i = 0; i < rounds; i++) {
+		int wrapped = -1, err = wrap(kept, &wrapped);
+
+		close(kept);
+		if (err)
+			return err;
+		kept = wrapped;
+	}
+	*out = kept;
+	return 0;
 }
