@@ -17,18 +17,8 @@
 
 #include "binary/allocators.h"
 #include "target/process.h"
+#include "tracer/links.h"
 #include "util/cleanup.h"
-
-/* enum bpf_attach_type of <linux/bpf.h> 6.6 and 6.13, for older headers. */
-#define ATTACH_UPROBE_MULTI   48
-#define ATTACH_UPROBE_SESSION 57
-
-/* union bpf_attr of BPF_LINK_CREATE with link_create.uprobe_multi (linux/bpf.h since 6.6). */
-struct uprobe_multi_attr {
-	uint32_t prog_fd, target_fd, attach_type, flags;
-	uint64_t path, offsets, ref_ctr_offsets, cookies;
-	uint32_t count, multi_flags, pid, pad;
-};
 
 /* The probe sites of one kind in an image, as a link takes them. */
 struct sites {
@@ -67,11 +57,13 @@ static int attach(int program, uint32_t attach_type, const struct image *image,
 		.count = sites->count,
 		.pid = (uint32_t)pid,
 	};
+	int fd;
 
 	if (!sites->count)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", image->fd);
-	return syscall(SYS_bpf, BPF_LINK_CREATE, &attr, sizeof(attr)) < 0 ? -errno : 0;
+	fd = uprobe_multi_create(&attr);
+	return fd < 0 ? fd : 0;
 }
 
 /* Probes into one image, if it is one of an allocator; adds their number to *probes. */

@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMM_WIDTH   15
-#define PLACE_WIDTH  24
-#define SITE_WIDTH   40
-#define CONTAINER_ID 12 /* digits that people know a container by */
-#define LEAST_GROWTH 4096
+#define COMM_WIDTH    15
+#define PLACE_WIDTH   24
+#define SITE_WIDTH    40
+#define VERDICT_WIDTH 9
+#define CONTAINER_ID  12 /* digits that people know a container by */
+#define LEAST_GROWTH  4096
 /* Of both: what is less comes and goes with libraries. */
 #define LEAST_SHARED (64 * 1024)
 
@@ -145,19 +146,25 @@ static void write_heap(const struct sweep_row *row, FILE *to)
 }
 
 /* Where most of what is live comes from; where nothing is, or nothing is known of it, most of the new pages. */
-static void write_top_site(const struct sweep_row *row, FILE *to)
+static const char *top_function(const struct sweep_row *row)
 {
 	bool by_pages = !row->site.function || row->live <= 0;
-	const char *function = by_pages ? row->growth_site.function : row->site.function;
-	char *name = function ? short_name(function, SITE_WIDTH) : NULL;
 
-	if (name)
-		text_escape(to, name);
+	return by_pages ? row->growth_site.function : row->site.function;
+}
+
+static void write_top_site(const char *function, FILE *to)
+{
+	char *name = short_name(function, SITE_WIDTH);
+
+	fputs("  ", to);
+	text_escape(to, name ? name : "");
 	free(name);
 }
 
 static void write_row(const struct sweep_row *row, const struct columns *columns, FILE *to)
 {
+	const char *function = top_function(row);
 	char rss[UNITS_TEXT_MAX];
 
 	fprintf(to, "%7d ", row->pid);
@@ -167,8 +174,11 @@ static void write_row(const struct sweep_row *row, const struct columns *columns
 	fprintf(to, " %9s", units_format_size((double)row->rss_end, rss));
 	write_growth(row, columns, to);
 	write_heap(row, to);
-	fprintf(to, "  %-9s  ", row->ended ? "ended" : sweep_verdict_name(row->verdict.kind));
-	write_top_site(row, to);
+	/* Nothing behind the last word of a line. */
+	fprintf(to, "  %-*s", function ? VERDICT_WIDTH : 0,
+		row->ended ? "ended" : sweep_verdict_name(row->verdict.kind));
+	if (function)
+		write_top_site(function, to);
 	fputc('\n', to);
 }
 
