@@ -1,7 +1,8 @@
 """A sweep of a host with a thousand idle processes: what do those pay who do not grow, and what does it use?
 
 Each round measures a workload three times, each round in another order: without a sweep, once more without, and
-beside one. The first two say what a difference means here.
+beside one, which is compared with the mean of the other two. What those are of each other says what a difference
+means here.
 """
 
 import contextlib
@@ -18,14 +19,15 @@ import time
 import setting
 import soak
 from setting import CHILD, Measurement, find_program, lib
-from workloads import Compile
+from workloads import Compile as Compilations
 from workloads import Redis as RedisRuns
 
 IDLE = 1000
 SECONDS = 60  # of the sweep of which the own cost is measured
-ROUNDS = 9
-REDIS_ROUNDS = 20
-REDIS_SECONDS = 4  # the ticks of a sweep are a second apart
+ROUNDS = 30
+REDIS_ROUNDS = 200  # a part of it differs by some 5 % from the next one on a virtual machine, and by more from later ones
+REDIS_SECONDS = 1  # as the ticks of a sweep
+SETTLE = 0.5  # seconds before each part; a sweep's first tick comes after it
 COST_LIMIT = 1.01  # times untraced
 CPU_LIMIT = 1.0  # % of one core
 MEMORY_LIMIT = 100 * 1024  # KiB
@@ -52,6 +54,7 @@ class Redis(RedisRuns):
     and two ways of sharing the CPUs, differ by more than is looked for here."""
 
     rounds = REDIS_ROUNDS
+    repeats = 1
 
     def start(self, environment):
         server = super().start(environment)
@@ -59,7 +62,7 @@ class Redis(RedisRuns):
         try:
             client = lib.Process(
                 [self.client, "-h", "127.0.0.1", "-p", str(server.port), "-t", "set", "-P", "16", "-c", "16", "-d", "64",
-                 "-r", str(self.KEYS), "-n", "1000000000", "-q"],
+                 "-r", str(self.KEYS), "-l", "-n", "1000000000", "-q"],
                 self.run.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **CHILD,
             )  # fmt: skip
             server.kill = lambda: (client.kill(), kill())
@@ -95,6 +98,7 @@ class Build:
 
     name = "build"
     rounds = ROUNDS
+    repeats = 3
     title = f"cc -O1 of {FILES} files, one after the other"
     unit = "file"
     fresh = False
@@ -122,6 +126,11 @@ class Build:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Measurement(FILES, int(seconds * 1e9), 0)
+
+
+class Compile(Compilations):
+    rounds = ROUNDS
+    repeats = 6
 
 
 class Sweep:
@@ -178,20 +187,40 @@ def idle_processes(count):
 # --- what the others pay ---
 
 
-def measure(run, workload, target, name):
+@contextlib.contextmanager
+def at_work(run, workload):
+    """A target that can be measured once, or any number of times."""
+    target = workload.start(run.environment())
+    try:
+        yield target
+    finally:
+        if target:
+            target.kill()
+
+
+def measure_part(run, workload, shared):
+    """Nanoseconds a unit."""
+    time.sleep(SETTLE)
+    measured = []
+    for _ in range(workload.repeats):
+        with at_work(run, workload) if workload.fresh else contextlib.nullcontext(shared) as target:
+            measured.append(workload.measure(target))
+    return sum(one.ns for one in measured) / sum(one.units for one in measured)
+
+
+def measure(run, workload, shared, name):
     """(nanoseconds a unit, commands that had probes)"""
     if name != SWEPT:
-        measured = workload.measure(target)
-        return measured.ns / measured.units, []
+        return measure_part(run, workload, shared), []
     with Sweep(run) as sweep:
-        measured = workload.measure(target)
-    zoomed = [row["comm"] for row in sweep.result["processes"] if row["zoomed"]]
-    return measured.ns / measured.units, zoomed
+        ns = measure_part(run, workload, shared)
+    return ns, [row["comm"] for row in sweep.result["processes"] if row["zoomed"]]
 
 
 def ratio(times, name):
     """What a contestant's times are of those untraced in the same round: the median, and its standard error."""
-    ratios = [a / b for a, b in zip(times[name], times[UNTRACED])]
+    controls = [times[UNTRACED]] if name == AGAIN else [times[UNTRACED], times[AGAIN]]
+    ratios = [measured / statistics.mean(untraced) for measured, *untraced in zip(times[name], *controls)]
     if len(ratios) < 2:
         return ratios[0], float("inf")
     low, median, high = statistics.quantiles(ratios, n=4)
@@ -207,17 +236,6 @@ def judge(median, error):
     return "holds" if median <= COST_LIMIT and error < COST_LIMIT - 1 else "CANNOT BE TOLD, others are too busy"
 
 
-@contextlib.contextmanager
-def at_work(run, workload):
-    """A target that can be measured once, or any number of times."""
-    target = workload.start(run.environment())
-    try:
-        yield target
-    finally:
-        if target:
-            target.kill()
-
-
 def run_pairs(run, workload, rounds):
     """What one workload gave."""
     times = {name: [] for name in CONTESTANTS}
@@ -229,8 +247,7 @@ def run_pairs(run, workload, rounds):
         for number in range(rounds):
             first = number % len(CONTESTANTS)
             for name in CONTESTANTS[first:] + CONTESTANTS[:first]:
-                with at_work(run, workload) if workload.fresh else contextlib.nullcontext(shared) as target:
-                    ns, probed = measure(run, workload, target, name)
+                ns, probed = measure(run, workload, shared, name)
                 times[name].append(ns)
                 zoomed |= set(probed)
     ratios = {name: ratio(times, name) for name in (AGAIN, SWEPT)}
@@ -297,7 +314,7 @@ def main(run, seconds, rounds, quick):
         pairs = {}
         for kind in (Redis, Build, Compile):
             workload = kind(run)
-            pairs[workload.name] = run_pairs(run, workload, rounds or max(workload.rounds, ROUNDS))
+            pairs[workload.name] = run_pairs(run, workload, rounds or workload.rounds)
             say_pairs(workload.name, pairs[workload.name])
     fine = cost["holds"] and all(found["verdict"] == "holds" for found in pairs.values())
     return {"cost": cost, "pairs": pairs}, fine or quick
