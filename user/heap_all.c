@@ -26,7 +26,7 @@ int heap_all_refuse(const struct settings *settings)
 {
 	if (settings->attach == TRACER_PERF) {
 		log_error("--heap-all: 'perf' probes are each for one process; it takes those of "
-			  "uprobe_multi (Linux 6.6)");
+			  "uprobe_multi (Linux 6.10)");
 		return EXIT_KERNEL;
 	}
 	if (shadow_stack_is_possible() && shadow_stack_breaks_returns()) {

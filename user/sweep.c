@@ -402,6 +402,8 @@ static int start(struct sweep *sweep, struct watch *watch)
 		log_error("cannot read /proc: %s", strerror(-err));
 		return EXIT_OTHER;
 	}
+	/* What it tries out before it attaches, it tries in children. */
+	sweep->host->ignores_own = true;
 	sweep_note_kinds(sweep);
 	err = sweep_pages_new(sweep->host, &sweep->pages);
 	if (err)

@@ -268,16 +268,14 @@ int sweep_pages_read(struct sweep_pages *pages)
 
 static int fill_site(const struct profile *profile, struct sweep_site *site)
 {
+	struct frame_cursor cursor;
 	struct frame frame;
 	int64_t bytes;
 
-	if (!frame_find_growth(profile, &frame, &bytes))
+	if (!frame_find_growth(profile, &cursor, &frame, &bytes))
 		return 0;
-	site->function = strdup(frame.name);
-	site->file = strdup(frame.file);
-	site->line = frame.line;
-	site->share = (double)bytes / (double)profile->growth_value;
-	return site->function && site->file ? 0 : -ENOMEM;
+	return sweep_site_fill(site, &cursor, &frame,
+			       (double)bytes / (double)profile->growth_value);
 }
 
 static int copy_info(const struct profile_info *from, struct profile_info *to)

@@ -230,6 +230,8 @@ static int complete_row(struct sweep *sweep, const struct host_process *process,
 	if (sweep_tells_of(sweep, process))
 		growth_code = sweep_growth_write(sweep, process, 0, &row->growth_site,
 						 &row->growth_profile);
+	if (growth_code == EXIT_OK && sweep_row_add_new_pages(row))
+		growth_code = EXIT_OTHER;
 	return code != EXIT_OK ? code : growth_code;
 }
 

@@ -3,6 +3,8 @@
 #include "output/ages_text.h"
 #include "output/frame.h"
 #include "output/growth.h"
+#include "output/text.h"
+#include "util/cleanup.h"
 #include "util/units.h"
 #include "util/vec.h"
 
@@ -10,16 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Less growth of shared memory and file pages is not told. */
-#define SHARED_LEAST (1024 * 1024)
-
 /* What is no anonymous memory has a line of its own, if it is of any size. */
 static void write_shared(const struct sweep_row *row, FILE *to)
 {
 	char text[UNITS_TEXT_MAX];
 	const char *what = "shared memory or file pages";
 
-	if (row->shared_growth < SHARED_LEAST)
+	if (row->shared_growth < SWEEP_SHARED_LEAST)
 		return;
 	if (row->kinds_known && row->shmem_growth > row->shared_growth / 2)
 		what = "shared memory";
@@ -37,13 +36,38 @@ static int add_verdict(struct sweep_row *row, const struct profile *profile)
 	if (!to)
 		return -ENOMEM;
 	/* The table has a growth for it that this is not of. */
-	if (row->verdict.kind == VERDICT_FLAT && row->shared_growth >= SHARED_LEAST)
+	if (row->verdict.kind == VERDICT_FLAT && row->shared_growth >= SWEEP_SHARED_LEAST)
 		fputs("anonymous memory ", to);
 	growth_write_shape(&row->verdict, to);
 	if (profile)
-		growth_write_evidence(profile, &row->verdict, to);
+		row->verdict_named = growth_write_evidence(profile, &row->verdict, "", to);
 	write_shared(row, to);
 	return fclose(to) ? -ENOMEM : 0;
+}
+
+static bool has_grown(const struct sweep_row *row)
+{
+	enum verdict_kind kind = row->verdict.kind;
+
+	return kind == VERDICT_STEADY || kind == VERDICT_STEP || kind == VERDICT_UNEVEN ||
+	       row->shared_growth >= SWEEP_SHARED_LEAST;
+}
+
+int sweep_row_add_new_pages(struct sweep_row *row)
+{
+	CLEANUP(cleanup_free) char *name = NULL;
+	char *text;
+
+	if (row->verdict_named || !row->growth_site.function ||
+	    row->growth_site.share < GROWTH_SITE_SHARE || !has_grown(row))
+		return 0;
+	name = text_escaped(row->growth_site.function);
+	if (!name || asprintf(&text, "%s; %.0f %% of the sampled new pages come from %s",
+			      row->verdict_text, 100 * row->growth_site.share, name) < 0)
+		return -ENOMEM;
+	free(row->verdict_text);
+	row->verdict_text = text;
+	return 0;
 }
 
 int sweep_row_judge(struct sweep_row *row)
@@ -104,6 +128,7 @@ static int add_site(struct sweep_row *row, const struct profile *profile)
 	double all = (double)profile->total_values[value];
 	struct frame_cursor cursor = {.profile = profile};
 	struct frame frame;
+	int err;
 
 	vec_for_each(site, &profile->sites) {
 		if (site->mapped)
@@ -113,12 +138,9 @@ static int add_site(struct sweep_row *row, const struct profile *profile)
 	}
 	if (!cursor.site || all <= 0 || !frame_find_allocating(&cursor, &frame))
 		return 0;
-	row->site.function = strdup(frame.name);
-	row->site.file = strdup(frame.file);
-	row->site.line = frame.line;
-	row->site.share = (double)cursor.site->sums[value] / all;
-	if (!row->site.function || !row->site.file)
-		return -ENOMEM;
+	err = sweep_site_fill(&row->site, &cursor, &frame, (double)cursor.site->sums[value] / all);
+	if (err)
+		return err;
 	add_ages(profile, &cursor.site->ages, &row->site_ages);
 	return add_ages_text(profile, &cursor.site->ages, &row->site_ages);
 }

@@ -16,4 +16,10 @@ void sweep_row_add_figures(struct sweep_row *row, const struct estimate *live,
 /* The heap's figures of a named profile, and the verdict with what they prove. 0 or -ENOMEM. */
 int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile);
 
+/*
+ * To the verdict of one that has grown, where its heap names no site: that most of its new pages come from
+ * growth_site. 0 or -ENOMEM.
+ */
+int sweep_row_add_new_pages(struct sweep_row *row);
+
 #endif

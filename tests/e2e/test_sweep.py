@@ -31,6 +31,7 @@ IN_HEAP = ("heap", "slow")
 ANONYMOUS = ("heap", "slow", "mmap", "stack", "step")
 STEADY = ("heap", "slow", "mmap", "stack")
 SITES = {f"site_{way}" for way in (*GROWERS, "churn", "storm", "become")}
+CALLERS = r"^< grow plant\.c:\d+ < (?:.* < )?main plant\.c:\d+"  # of those in the heap
 GROWTH = ("steady", "step", "uneven")  # kinds of verdicts
 
 MEMORY_LIMIT = 100 << 20
@@ -282,6 +283,7 @@ class OnAHost(SweepCase):
             self.assertEqual(os.path.basename(row["top_site"]["file"]), "plant.c", row)
             self.assertGreater(row["top_site"]["share"], 0.9, row)
             self.assertGreater(row["top_site"]["line"], 0, row)
+            self.assertRegex(row["top_site"]["callers"], CALLERS, row)
 
     def test_growth_is_named_by_where_it_is_touched(self):
         for _, way, row in self.ways(GROWERS):
@@ -292,6 +294,10 @@ class OnAHost(SweepCase):
             self.assertEqual(row["growth_site"]["function"], f"site_{way}", row)
             self.assertEqual(os.path.basename(row["growth_site"]["file"]), "plant.c", row)
             self.assertGreater(row["growth_site"]["share"], 0.7, row)
+            if way in IN_HEAP:
+                self.assertRegex(row["growth_site"]["callers"], CALLERS, row)
+            else:
+                self.assertRegex(row["verdict"]["text"], rf"\d\d % of the sampled new pages come from site_{way}$", row)
 
     def test_sampled_growth_is_near_the_truth(self):
         # On a busy machine few faults are sampled, two dozen of a plant's.

@@ -36,13 +36,14 @@ static void assert_found(const int *stacks, const double *bytes, size_t count, c
 			 int64_t wanted)
 {
 	struct profile *profile = make(stacks, bytes, count);
+	struct frame_cursor cursor;
 	struct frame frame;
 	int64_t found;
 
 	if (!name) {
-		assert_false(frame_find_growth(profile, &frame, &found));
+		assert_false(frame_find_growth(profile, &cursor, &frame, &found));
 	} else {
-		assert_true(frame_find_growth(profile, &frame, &found));
+		assert_true(frame_find_growth(profile, &cursor, &frame, &found));
 		assert_string_equal(frame.name, name);
 		assert_int_equal(found, wanted);
 	}

@@ -763,6 +763,34 @@ static void every_process_of_a_storm_is_counted(void **state)
 	}
 }
 
+/* How many more short-lived processes are counted after one of our own. */
+static uint64_t count_an_own_child(struct scene *scene)
+{
+	uint64_t before = scene->host->short_lived_total;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	tick(scene);
+	tick(scene);
+	return scene->host->short_lived_total - before;
+}
+
+static void own_children_are_not_counted_where_that_is_asked(void **state)
+{
+	struct host_filter filter = {0};
+	struct scene *scene = *state;
+
+	if (!scene->watch)
+		skip();
+	assert_int_equal(host_filter_add_comm(&filter, "test_host"), 0);
+	look(scene, &filter);
+	assert_int_equal(count_an_own_child(scene), 1);
+	scene->host->ignores_own = true;
+	assert_int_equal(count_an_own_child(scene), 0);
+}
+
 static void of_many_that_have_ended_those_that_grew_are_kept(void **state)
 {
 	const struct host_grown grown = {.bytes = 4 * MIB, .ended = true};
@@ -839,6 +867,7 @@ int main(void)
 		TEST(a_user_is_filtered),
 		TEST(a_name_is_filtered_also_after_an_exec),
 		TEST(every_process_of_a_storm_is_counted),
+		TEST(own_children_are_not_counted_where_that_is_asked),
 		TEST(of_many_that_have_ended_those_that_grew_are_kept),
 	};
 

@@ -249,18 +249,19 @@ static void share_is_told_where_it_is_much_less(void **state)
 	assert_false(tells_share(&(struct sweep_row){.rss_end = 140 << 20}, "PSS"));
 }
 
-static void ages_stand_below_the_site(void **state)
+static void callers_and_ages_stand_below_the_site(void **state)
 {
 	struct sweep_row row = {
 		.zoomed = true,
 		.live = 1,
-		.site = {.function = copy("f"), .share = 1},
+		.site = {.function = copy("f"), .share = 1, .callers = copy("< g g.c:7 < main")},
 		.site_ages = {.known = true, .text = copy("80 % older than 10 s")},
 	};
 	char *text = table_of(row, "x", "/");
 
 	(void)state;
 	assert_non_null(strstr(text, "of live bytes: f\n"
+				     "              < g g.c:7 < main\n"
 				     "              ages: 80 % older than 10 s\n"));
 	free(text);
 }
@@ -341,6 +342,86 @@ static void what_stayed_is_named_where_other_memory_grew(void **state)
 	free(row.verdict_text);
 }
 
+/* The verdict's words, with the site of its new pages where it takes that. */
+static char *judge(struct sweep_row row, const char *site, double share)
+{
+	row.verdict_text = NULL;
+	row.growth_site = (struct sweep_site){.function = copy(site), .share = share};
+	assert_int_equal(sweep_row_judge(&row), 0);
+	assert_int_equal(sweep_row_add_new_pages(&row), 0);
+	free(row.growth_site.function);
+	return row.verdict_text;
+}
+
+static void assert_judged(const struct sweep_row *row, const char *site, double share,
+			  const char *expected)
+{
+	char *text = judge(*row, site, share);
+
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void new_pages_are_evidence_where_the_heap_has_none(void **state)
+{
+	struct sweep_row row = {
+		.verdict = {.kind = VERDICT_UNEVEN, .parts = 12, .grown = 7, .change = 3 << 20},
+	};
+	const char *alone = "grew by 3.00 MiB, in 7 of 12 parts of the window";
+
+	(void)state;
+	assert_judged(&row, "map\n", 0.93,
+		      "grew by 3.00 MiB, in 7 of 12 parts of the window; 93 % of the sampled new "
+		      "pages come from map\\x0A");
+	assert_judged(&row, "map", 0.1, alone);
+	row.verdict_named = true;
+	assert_judged(&row, "map", 0.93, alone);
+	row = (struct sweep_row){.verdict = {.kind = VERDICT_FLAT}};
+	assert_judged(&row, "map", 0.93, "stayed within 0 B");
+	row.shared_growth = 15 << 20;
+	assert_judged(&row, "map", 0.93,
+		      "anonymous memory stayed within 0 B; shared memory or file pages grew by "
+		      "15.0 MiB; 93 % of the sampled new pages come from map");
+}
+
+static bool has_verdict(const struct sweep_row *row, const char *word)
+{
+	char *text = table_of(*row, "plain", "/plain"), *line = strstr(text, "\n      7 plain");
+	bool found;
+
+	assert_non_null(line);
+	line[strcspn(line + 1, "\n") + 1] = '\0';
+	found = strstr(line, word);
+	free(text);
+	return found;
+}
+
+/* "flat" beside megabytes of growth would be read as all clear. */
+static void verdict_tells_of_other_memory_that_grew(void **state)
+{
+	struct sweep_row row = {
+		.rss_end = 15 << 20,
+		.verdict = {.kind = VERDICT_FLAT},
+		.shared_growth = 15 << 20,
+		.kinds_known = true,
+		.shmem_growth = 14 << 20,
+	};
+
+	(void)state;
+	assert_true(has_verdict(&row, "  shared"));
+	row.shmem_growth = 1 << 20;
+	assert_true(has_verdict(&row, "  files"));
+	row.kinds_known = false;
+	assert_true(has_verdict(&row, "  files"));
+	row.shared_growth = 100 << 10;
+	assert_true(has_verdict(&row, "  flat"));
+	row.shared_growth = 15 << 20;
+	row.verdict.kind = VERDICT_STEADY;
+	assert_true(has_verdict(&row, "  steady"));
+	row.ended = true;
+	assert_true(has_verdict(&row, "  ended"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -351,8 +432,10 @@ int main(void)
 		cmocka_unit_test(rows_name_the_first_site),
 		cmocka_unit_test(columns_are_of_characters),
 		cmocka_unit_test(share_is_told_where_it_is_much_less),
-		cmocka_unit_test(ages_stand_below_the_site),
+		cmocka_unit_test(callers_and_ages_stand_below_the_site),
 		cmocka_unit_test(what_stayed_is_named_where_other_memory_grew),
+		cmocka_unit_test(new_pages_are_evidence_where_the_heap_has_none),
+		cmocka_unit_test(verdict_tells_of_other_memory_that_grew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

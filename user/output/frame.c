@@ -158,24 +158,26 @@ bool frame_find_touching(struct frame_cursor *cursor, struct frame *frame)
 /* Of all growth, in parts of this: what a stack has to hold that is not the largest. */
 #define FAIR_PARTS 10
 
-bool frame_find_growth(const struct profile *profile, struct frame *frame, int64_t *bytes)
+bool frame_find_growth(const struct profile *profile, struct frame_cursor *cursor,
+		       struct frame *frame, int64_t *bytes)
 {
 	vec_for_each(growth, &profile->growths) {
-		struct frame_cursor cursor = {
+		struct frame_cursor innermost = {
 			.profile = profile,
 			.site = &profile->sites.items[growth->site],
 		};
-		struct frame_cursor innermost = cursor;
 		bool first = growth == profile->growths.items;
 
 		if (growth->value <= 0 ||
 		    (!first && growth->value < profile->growth_value / FAIR_PARTS))
 			return false;
-		if (frame_find_touching(&cursor, frame) ||
-		    (first && frame_next_outward(&innermost, frame) && !frame->named)) {
-			*bytes = growth->value;
+		*cursor = innermost;
+		*bytes = growth->value;
+		if (frame_find_touching(cursor, frame))
 			return true;
-		}
+		*cursor = innermost;
+		if (first && frame_next_outward(cursor, frame) && !frame->named)
+			return true;
 	}
 	return false;
 }

@@ -52,9 +52,10 @@ bool frame_find_touching(struct frame_cursor *cursor, struct frame *frame);
  * Where a profile of growth grows, and by how many bytes there: its largest stack's function that
  * touches memory on its own account, or the innermost frame, if that has no name. Where all of that
  * stack that is known lies in an allocator, the next one that tells such a function, if it holds a
- * tenth of all growth. False: none does.
+ * tenth of all growth. *cursor is left behind that frame. False: none does.
  */
-bool frame_find_growth(const struct profile *profile, struct frame *frame, int64_t *bytes);
+bool frame_find_growth(const struct profile *profile, struct frame_cursor *cursor,
+		       struct frame *frame, int64_t *bytes);
 
 /* "[libfoo.so]" for code of which only its file is known, "[unknown]" for "". Never with < or >. */
 void frame_stand_in(const char *file, char name[FRAME_STAND_IN_MAX]);

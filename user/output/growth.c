@@ -9,8 +9,6 @@
 
 #include <string.h>
 
-/* A site is evidence if it holds so much of the live bytes. */
-#define SITE_SHARE 0.2
 /* The heap does not explain a growth of which it holds less than this. */
 #define HEAP_SHARE 0.5
 /* Allocated, as a multiple of what is live, and per second: who churns. */
@@ -109,23 +107,25 @@ void growth_write_shape(const struct verdict *verdict, FILE *to)
 	}
 }
 
-/* "; 93 % of what is live comes from session_new" */
-static void write_site(const struct profile *profile, FILE *to)
+/* "; 93 % of what is live comes from session_new". False: no site has that much of it. */
+static bool write_site(const struct profile *profile, FILE *to)
 {
 	double live = (double)profile->total_values[PROFILE_INUSE_SPACE], share;
 	struct frame_cursor cursor = {.profile = profile};
 	struct frame frame;
 
 	if (!profile->sites.count || live <= 0)
-		return;
+		return false;
 	cursor.site = &profile->sites.items[0];
 	share = (double)cursor.site->sums[PROFILE_INUSE_SPACE] / live;
-	if (cursor.site->mapped || share < SITE_SHARE || !frame_find_allocating(&cursor, &frame))
-		return;
+	if (cursor.site->mapped || share < GROWTH_SITE_SHARE ||
+	    !frame_find_allocating(&cursor, &frame))
+		return false;
 	fprintf(to, "; %.0f %% of what is live comes from ", 100 * share);
 	text_escape(to, frame.name);
 	if (ages_text_keeps(profile, &cursor.site->ages))
 		ages_text_clause(profile, &cursor.site->ages, to);
+	return true;
 }
 
 /*
@@ -133,9 +133,8 @@ static void write_site(const struct profile *profile, FILE *to)
  * added; else that they do not, or what they have, where they may or may not.
  */
 static void write_outside(const struct profile *profile, const struct ledger *ledger, double added,
-			  FILE *to)
+			  const char *hint, FILE *to)
 {
-	const char *hint = profile->info.mmap ? "" : " (--mmap names their sites)";
 	char text[FIGURE_TEXT_MAX], live[UNITS_TEXT_MAX];
 
 	fputs("; most of it is outside the heap", to);
@@ -156,9 +155,10 @@ static void write_outside(const struct profile *profile, const struct ledger *le
 /*
  * Does the heap explain what has been added? Of little that has been added, no sample of the heap is no proof
  * that it does not. What came in one step may have come before the profile was begun: then what is live says
- * nothing of it.
+ * nothing of it. True: it has named a site.
  */
-static void write_heap(const struct profile *profile, const struct verdict *verdict, FILE *to)
+static bool write_heap(const struct profile *profile, const struct verdict *verdict,
+		       const char *hint, FILE *to)
 {
 	const struct profile_memory *start = &profile->info.memory_start;
 	const struct profile_memory *end = &profile->info.memory_end;
@@ -172,11 +172,12 @@ static void write_heap(const struct profile *profile, const struct verdict *verd
 	if (known)
 		high = (double)ledger.live.high;
 	if (known && high < HEAP_SHARE * added)
-		write_outside(profile, &ledger, added, to);
+		write_outside(profile, &ledger, added, hint, to);
 	else if (known && !ledger.live.value && added > 0 && verdict->kind != VERDICT_STEP)
 		fputs("; too little for the samples to tell whether it is the heap's", to);
 	else if (verdict->kind != VERDICT_STEP || high >= HEAP_SHARE * (double)verdict->step)
-		write_site(profile, to);
+		return write_site(profile, to);
+	return false;
 }
 
 static void write_churn(const struct profile *profile, FILE *to)
@@ -192,16 +193,16 @@ static void write_churn(const struct profile *profile, FILE *to)
 			units_format_size(allocated / seconds, text));
 }
 
-void growth_write_evidence(const struct profile *profile, const struct verdict *verdict, FILE *to)
+bool growth_write_evidence(const struct profile *profile, const struct verdict *verdict,
+			   const char *hint, FILE *to)
 {
 	switch (verdict->kind) {
 	case VERDICT_STEADY:
 	case VERDICT_STEP:
 	case VERDICT_UNEVEN:
-		write_heap(profile, verdict, to);
-		break;
+		return write_heap(profile, verdict, hint, to);
 	default:
 		write_churn(profile, to);
-		break;
+		return false;
 	}
 }

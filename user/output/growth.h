@@ -18,11 +18,16 @@ void growth_write_account(const struct profile *profile, FILE *to);
 /* How it went, in words; of a window that was too short, that it was. */
 void growth_write_shape(const struct verdict *verdict, FILE *to);
 
+/* A site is evidence if it has so much of what is live, or new. */
+#define GROWTH_SITE_SHARE 0.2
+
 /*
  * The evidence for that from a profile, which may have been begun later: where most of what is live
  * comes from, or that the growth is outside the heap, or how much was allocated meanwhile. Begins with
- * a sign, "; ...", and ends without an end of line; may be nothing.
+ * a sign, "; ...", and ends without an end of line; may be nothing. hint: behind an amount in direct
+ * mappings, what tells more of them. True: it has named a site.
  */
-void growth_write_evidence(const struct profile *profile, const struct verdict *verdict, FILE *to);
+bool growth_write_evidence(const struct profile *profile, const struct verdict *verdict,
+			   const char *hint, FILE *to);
 
 #endif

@@ -8,6 +8,7 @@
 #include "output/site_table.h"
 
 #include "output/ages_text.h"
+#include "output/callers.h"
 #include "output/figure.h"
 #include "output/frame.h"
 #include "output/short_name.h"
@@ -20,11 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINE_WIDTH   110
-#define INDENT	     "        "
-#define NAME_WIDTH   160 /* of the function that allocates */
-#define CALLER_WIDTH 40
-#define CALLERS_MAX  8
+#define LINE_WIDTH 110
+#define INDENT	   "        "
+#define NAME_WIDTH 160 /* of the function that allocates */
 
 static const enum profile_value columns[PROFILE_VALUES] = {
 	PROFILE_INUSE_SPACE,
@@ -50,13 +49,6 @@ static const char *const headings[2][PROFILE_VALUES] = {
 struct row {
 	char figures[PROFILE_VALUES][FIGURE_TEXT_MAX];
 };
-
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
 
 /* --- a site's lines --- */
 
@@ -108,59 +100,15 @@ static int write_name(struct frame_cursor *cursor, FILE *to)
 	return 0;
 }
 
-/* "handle_request server.c:310" */
-static int format_caller(const struct frame *frame, char **text)
-{
-	CLEANUP(cleanup_free) char *name = short_name(frame->name, CALLER_WIDTH);
-	int length;
-
-	if (!name)
-		return -ENOMEM;
-	if (*frame->file && frame->line)
-		length =
-			asprintf(text, "%s %s:%" PRIu32, name, base_name(frame->file), frame->line);
-	else
-		length = asprintf(text, "%s", name);
-	if (length < 0) {
-		*text = NULL; /* undefined after a failure */
-		return -ENOMEM;
-	}
-	return 0;
-}
-
-/* The third line: callers, as many as fit. Neighbours without a name are told once. */
+/* The third line. */
 static int write_callers(struct frame_cursor *cursor, FILE *to)
 {
-	CLEANUP(cleanup_free) char *before = NULL;
-	size_t width = strlen(INDENT), callers = 0;
-	struct frame frame;
+	CLEANUP(cleanup_free) char *callers = NULL;
+	int err = callers_format(cursor, LINE_WIDTH - strlen(INDENT), &callers);
 
-	while (frame_next_outward(cursor, &frame)) {
-		CLEANUP(cleanup_free) char *text = NULL;
-		int err = format_caller(&frame, &text);
-
-		if (err)
-			return err;
-		if (before && !frame.named && !strcmp(before, text))
-			continue;
-		width += strlen(text) + 3;
-		if (callers && (width > LINE_WIDTH || callers == CALLERS_MAX)) {
-			fputs(" < ...", to);
-			break;
-		}
-		fputs(callers ? " < " : INDENT "< ", to);
-		text_escape(to, text);
-		callers++;
-		free(before);
-		before = TAKE(text);
-	}
-	if (!cursor->site->complete && cursor->site->frame_count) {
-		fputs(callers ? " < (stack cut short)" : INDENT "< (stack cut short)", to);
-		callers++;
-	}
 	if (callers)
-		fputc('\n', to);
-	return 0;
+		fprintf(to, INDENT "%s\n", callers);
+	return err;
 }
 
 /* The fourth line. */

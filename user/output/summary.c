@@ -467,7 +467,8 @@ static void write_growth(const struct profile *profile, FILE *to)
 	if (growth->kind != VERDICT_TOO_SHORT) {
 		label(to, "growth");
 		growth_write_shape(growth, to);
-		growth_write_evidence(profile, growth, to);
+		growth_write_evidence(profile, growth,
+				      profile->info.mmap ? "" : " (--mmap names their sites)", to);
 		fputc('\n', to);
 	}
 }

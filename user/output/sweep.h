@@ -5,6 +5,7 @@
 #ifndef ALLOCTRACE_OUTPUT_SWEEP_H
 #define ALLOCTRACE_OUTPUT_SWEEP_H
 
+#include "output/sweep_site.h"
 #include "profile/ages.h"
 #include "profile/ledger.h"
 #include "profile/verdict.h"
@@ -13,14 +14,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
-
-/* The function at which most of something is: of a process's live bytes, of its new pages. */
-struct sweep_site {
-	char *function; /* owned; NULL: none is known */
-	char *file;	/* owned; "" where unknown */
-	uint32_t line;	/* 0: unknown */
-	double share;	/* of all, 0 to 1 */
-};
 
 /* How old what is live of a heap, or of a site, is at the end, and how long what was freed had lived. */
 struct sweep_ages {
@@ -32,6 +25,9 @@ struct sweep_ages {
 	enum ages_fate fate;
 	char *text; /* owned; of a site, in words; NULL: nothing to say */
 };
+
+/* Less growth of shared memory and file pages is not told with the verdict. */
+#define SWEEP_SHARED_LEAST (1024 * 1024)
 
 /* One process. Strings are owned; names hold hostile bytes. */
 struct sweep_row {
@@ -50,6 +46,7 @@ struct sweep_row {
 	struct verdict verdict; /* of its anonymous memory, and the readings that it is told by: */
 	struct reading ends[VERDICT_PARTS_MAX + 1]; /* ns after the sweep's start */
 	char *verdict_text;			    /* names in it are escaped */
+	bool verdict_named;			    /* it names a site */
 	/* Of its heap, if probes were placed. */
 	bool zoomed;
 	int64_t zoomed_after; /* ns after the sweep's start */

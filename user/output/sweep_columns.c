@@ -162,6 +162,16 @@ static void write_top_site(const char *function, FILE *to)
 	free(name);
 }
 
+/* How its anonymous memory grew: where it did not, but other memory did, that is what the line is about. */
+static const char *verdict_word(const struct sweep_row *row)
+{
+	if (row->ended)
+		return "ended";
+	if (row->verdict.kind != VERDICT_FLAT || row->shared_growth < SWEEP_SHARED_LEAST)
+		return sweep_verdict_name(row->verdict.kind);
+	return row->kinds_known && row->shmem_growth > row->shared_growth / 2 ? "shared" : "files";
+}
+
 static void write_row(const struct sweep_row *row, const struct columns *columns, FILE *to)
 {
 	const char *function = top_function(row);
@@ -175,8 +185,7 @@ static void write_row(const struct sweep_row *row, const struct columns *columns
 	write_growth(row, columns, to);
 	write_heap(row, to);
 	/* Nothing behind the last word of a line. */
-	fprintf(to, "  %-*s", function ? VERDICT_WIDTH : 0,
-		row->ended ? "ended" : sweep_verdict_name(row->verdict.kind));
+	fprintf(to, "  %-*s", function ? VERDICT_WIDTH : 0, verdict_word(row));
 	if (function)
 		write_top_site(function, to);
 	fputc('\n', to);

@@ -32,9 +32,10 @@ static json_t *site(const struct sweep_site *from)
 {
 	if (!from->function)
 		return json_null();
-	return json_pack("{s:o, s:o, s:o, s:f}", "function", sweep_json_text(from->function),
+	return json_pack("{s:o, s:o, s:o, s:f, s:o}", "function", sweep_json_text(from->function),
 			 "file", sweep_json_text(from->file ? from->file : ""), "line",
-			 json_integer(from->line), "share", from->share);
+			 json_integer(from->line), "share", from->share, "callers",
+			 plain_text(from->callers));
 }
 
 /* An object, or null. */

@@ -15,12 +15,6 @@
 #define SHARED_LEAST  (8 * 1024 * 1024)
 #define SHARED_OF_RSS 0.25
 
-static void site_deinit(struct sweep_site *site)
-{
-	free(site->function);
-	free(site->file);
-}
-
 void sweep_row_deinit(struct sweep_row *row)
 {
 	free(row->comm);
@@ -32,8 +26,8 @@ void sweep_row_deinit(struct sweep_row *row)
 	free(row->growth_profile);
 	free(row->reason);
 	free(row->site_ages.text);
-	site_deinit(&row->site);
-	site_deinit(&row->growth_site);
+	sweep_site_deinit(&row->site);
+	sweep_site_deinit(&row->growth_site);
 }
 
 void sweep_result_deinit(struct sweep_result *result)
@@ -61,6 +55,8 @@ static void write_site(const char *what, const struct sweep_site *site, FILE *to
 		if (site->line)
 			fprintf(to, ":%" PRIu32, site->line);
 	}
+	if (site->callers)
+		fprintf(to, "\n              %s", site->callers);
 	fputc('\n', to);
 }
 

@@ -106,6 +106,7 @@ struct host {
 	bool rescan;			/* /proc is read again in the next tick */
 	unsigned int ticks;
 	pid_t kernel_parent; /* of threads of the kernel; 0: not seen */
+	bool ignores_own;    /* the caller's: its own children are not counted as short-lived */
 };
 
 /*

@@ -3,6 +3,7 @@
 #include "util/vec.h"
 
 #include <string.h>
+#include <unistd.h>
 
 struct names {
 	const char *parent, *comm;
@@ -49,7 +50,8 @@ int host_count_short_lived(struct host *host, const struct host_process *process
 	struct names names = {process->parent_comm, process->comm};
 
 	if (!process->forked_at || !process->in_scope ||
-	    !host_filter_takes_comm(&host->filter, process->comm))
+	    !host_filter_takes_comm(&host->filter, process->comm) ||
+	    (host->ignores_own && process->parent == getpid()))
 		return 0;
 	host->short_lived_total++;
 	return count_names(host, &names);
