@@ -233,13 +233,14 @@ bench-host: setup
 	@$(MAKE) $(JOBS) --no-print-directory $(BUILD)/bench/census
 	@$(BUILD)/bench/census 1000
 
-# A sweep of a host with a thousand idle processes: what it costs the others, and what it uses.
+# A sweep of a host with a thousand idle processes: what it costs the others, and what it uses. BENCH=redis,build,compile
+# are the others.
 .PHONY: bench-sweep
 bench-sweep: setup
 	@tools/setup.sh $(BENCH_PACKAGES)
 	@$(MAKE) $(JOBS) --no-print-directory $(BIN) bench-tools
-	@tools/bench.py --sweep --alloctrace $(BIN) --tools $(BUILD)/bench --output $(BUILD)/bench-sweep.json \
-		$(if $(ROUNDS),--rounds $(ROUNDS))
+	@tools/bench.py --sweep --alloctrace $(BIN) --tools $(BUILD)/bench --workloads '$(BENCH)' \
+		--output $(BUILD)/bench-sweep.json $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: demo
 demo: setup

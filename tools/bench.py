@@ -236,7 +236,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description="What tracing costs the traced.")
     parser.add_argument("--alloctrace", default=lib.ALLOCTRACE)
     parser.add_argument("--tools", default=os.path.join(ROOT, "build", "bench"), help="folder of the built programs")
-    parser.add_argument("--workloads", default="", help=f"of {','.join(WORKLOADS)}; default: all")
+    known = f"of {','.join(WORKLOADS)}, with --sweep of {','.join(sweep.WORKLOADS)}; default: all"
+    parser.add_argument("--workloads", default="", help=known)
     names = [kind.name for kind in contestants.CONTESTANTS]
     parser.add_argument("--contestants", default="", help=f"of {','.join(names)}; default: all")
     parser.add_argument("--rounds", type=int, help="of each workload; default: 9 of the loops, 5 of the others")
@@ -247,9 +248,10 @@ def parse_arguments():
         "--output", default="", help="the figures as JSON; default: build/bench.json, bench-soak.json, bench-sweep.json"
     )
     options = parser.parse_args()
-    options.workloads = options.workloads.replace(",", " ").split() or list(WORKLOADS)
+    workloads = sweep.WORKLOADS if options.sweep else WORKLOADS
+    options.workloads = options.workloads.replace(",", " ").split() or list(workloads)
     options.contestants = options.contestants.replace(",", " ").split()
-    for chosen, known in ((options.workloads, WORKLOADS), (options.contestants, names)):
+    for chosen, known in ((options.workloads, workloads), (options.contestants, names)):
         if set(chosen) - set(known):
             parser.error(f"unknown: {', '.join(sorted(set(chosen) - set(known)))}")
     if os.geteuid() != 0:
@@ -314,7 +316,7 @@ def main():
             results, fine = soak.main(run, options.soak)
             figures = {"soak": results}
         elif options.sweep is not None:
-            results, fine = sweep.main(run, options.sweep, options.rounds, options.quick)
+            results, fine = sweep.main(run, options.sweep, options.workloads, options.rounds, options.quick)
             figures = {"sweep": results}
         else:
             figures, fine = run_bench(run, options)
