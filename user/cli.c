@@ -45,14 +45,14 @@ static const struct argp_option options[] = {
 	{NULL, 0, NULL, 0, "What to trace:", 1},
 	{"pid", 'p', "PID[,PID...]", 0, "Trace these processes; may be repeated", 0},
 	{"all", 'a', NULL, 0,
-	 "Watch all processes of the host, and trace those that grow; each that grew gets a "
+	 "Watch all processes of the host, and trace those that grow; each that is traced gets a "
 	 "profile",
 	 0},
 	{"top-processes", OPTION_TOP_PROCESSES, "N", 0,
 	 "With --all: trace the N that have grown most (default: 10)", 0},
 	{"min-growth", OPTION_MIN_GROWTH, "SIZE", 0,
-	 "With --all: what grows by less is not traced (default: 1MiB, or 1 % if that is 256KiB at "
-	 "least)",
+	 "With --all: what grows by less is not traced (default: 1 % of what it had at first, but "
+	 "256KiB at least and 1MiB at most)",
 	 0},
 	{"heap-all", OPTION_HEAP_ALL, NULL, 0,
 	 "With --all: the heap of every process that is watched, from the start, grown or not. One "
@@ -106,7 +106,8 @@ static const struct argp_option options[] = {
 	{"format", 'f', "FORMAT", 0, "pprof (default), text or folded", 0},
 	{"json", OPTION_JSON, NULL, 0, "With --all: the result on stdout as JSON, not as a table",
 	 0},
-	{"top", 'T', "N", 0, "Sites in the summary (default: 10)", 0},
+	{"top", 'T', "N", 0,
+	 "Sites in the summary, or processes in the table of --all (default: 10)", 0},
 	{"no-demangle", OPTION_NO_DEMANGLE, NULL, 0, "Leave C++ and Rust names as they are", 0},
 	{"debug-dir", OPTION_DEBUG_DIR, "DIR", 0,
 	 "Look for separate debug files in DIR first, as in /usr/lib/debug; may be repeated", 0},
@@ -136,7 +137,8 @@ static const char doc[] =
 	"  go tool pprof -http=: alloctrace.server.4321.pb.gz\n"
 	"\n"
 	"Exit status: 0 recorded and written, 1 other failure, 2 usage, 3 not permitted, 4 no such "
-	"process, 5 nothing to record, 6 result not written, 7 kernel too old, 127 command not "
+	"process, 5 nothing to record, 6 result not written, 7 the kernel lacks something, 127 "
+	"command not "
 	"started, "
 	"130 interrupted twice.";
 

@@ -175,7 +175,8 @@ static int add_warnings(struct profile *profile, const struct recording *recordi
 		err = profile_add_warning(
 			profile, "it executed another program while it was recorded: all figures "
 				 "are of the last one");
-	if (!err && target->children && !recording->settings->follow)
+	/* A sweep watches them as it does all others. */
+	if (!err && target->children && !recording->settings->follow && !recording->settings->all)
 		err = profile_add_warning(
 			profile, "it started %u processes of its own, which were not traced",
 			target->children);

@@ -114,9 +114,9 @@ static int say_tracer_error(int err, const struct settings *settings)
 		return EXIT_PERMISSION;
 	case -EOPNOTSUPP:
 		if (settings->heap_all)
-			log_error("--heap-all: %s no links that serve all processes (uprobe_multi, "
-				  "Linux 6.6; that see every thread from 6.10 on)",
-				  wanted == TRACER_PERF ? "'perf' probes have" : "this kernel has");
+			log_error("--heap-all: this kernel has no links that serve all processes "
+				  "and see "
+				  "every thread (uprobe_multi, Linux 6.10)");
 		else if (wanted == TRACER_AUTO)
 			log_error("this kernel has no way of attaching that is known here");
 		else

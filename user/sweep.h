@@ -8,8 +8,8 @@
 #include "cli.h"
 
 /*
- * Grown is what has more than this, or than this share of what it had at first; --min-growth takes the
- * place of both.
+ * Grown is what has so much more, or this share of what it had at first and VERDICT_LEAST_BYTES;
+ * --min-growth takes the place of both.
  */
 #define SWEEP_MIN_BYTES (1024 * 1024)
 #define SWEEP_MIN_SHARE 0.01

@@ -1,6 +1,7 @@
 #include "sweep_rows.h"
 
 #include "output/ages_text.h"
+#include "output/counters_text.h"
 #include "output/frame.h"
 #include "output/growth.h"
 #include "output/text.h"
@@ -47,10 +48,7 @@ static int add_verdict(struct sweep_row *row, const struct profile *profile)
 
 static bool has_grown(const struct sweep_row *row)
 {
-	enum verdict_kind kind = row->verdict.kind;
-
-	return kind == VERDICT_STEADY || kind == VERDICT_STEP || kind == VERDICT_UNEVEN ||
-	       row->shared_growth >= SWEEP_SHARED_LEAST;
+	return verdict_is_growth(row->verdict.kind) || row->shared_growth >= SWEEP_SHARED_LEAST;
 }
 
 int sweep_row_add_new_pages(struct sweep_row *row)
@@ -58,7 +56,7 @@ int sweep_row_add_new_pages(struct sweep_row *row)
 	CLEANUP(cleanup_free) char *name = NULL;
 	char *text;
 
-	if (row->verdict_named || !row->growth_site.function ||
+	if (!row->verdict_text || row->verdict_named || !row->growth_site.function ||
 	    row->growth_site.share < GROWTH_SITE_SHARE || !has_grown(row))
 		return 0;
 	name = text_escaped(row->growth_site.function);
@@ -171,7 +169,11 @@ int sweep_row_add_heap(struct sweep_row *row, const struct profile *profile)
 		row->alloc_per_second =
 			(double)profile->total_values[PROFILE_ALLOC_SPACE] / seconds;
 	add_ages(profile, &profile->ages, &row->ages);
-	err = add_account(row, profile);
+	row->sampled = profile->info.sampled;
+	row->lost = profile_losses(profile);
+	err = counters_format(profile, PROFILE_LOSS, &row->losses);
+	if (!err)
+		err = add_account(row, profile);
 	if (!err)
 		err = add_verdict(row, profile);
 	return err ? err : add_site(row, profile);

@@ -115,6 +115,32 @@ class OnATerminal(SweepCase):
             self.assertEqual(table.count("\n"), int(lines))
 
 
+class Losses(SweepCase):
+    def sweep(self, *options):
+        """What is said of a plant whose heap was recorded for a while."""
+        plant, grown = self.plant("heap", 4 * MIB), []
+
+        def has_grown():
+            grown.append(plant.ask().allocated)
+            return grown[-1] > grown[0] + 32 * MIB
+
+        sweep = Sweep(self, "-d", "600s", "--comm", "plant-heap", "-s", "4096", *options)
+        return sweep.run(lambda _: None, has_grown).row(plant.pid)
+
+    def test_they_are_those_of_the_profile(self):
+        row = self.sweep("--max-live", "64")
+        comments = "\n".join(Profile.read(row["profile"]).comments)
+        lost, sampled = map(int, re.search(r"WARNING: (\d+) of (\d+) samples were lost", comments).groups())
+        self.assertEqual((row["lost_samples"], row["samples"]), (lost, sampled), row)
+        self.assertGreater(lost, 1000)
+        self.assertRegex(row["losses"], r"^live map full: [\d,.]+[kM]?$")
+
+    def test_without_any(self):
+        row = self.sweep()
+        self.assertEqual((row["lost_samples"], row["losses"]), (0, None), row)
+        self.assertGreater(row["samples"], 1000)
+
+
 class Shares(SweepCase):
     """What memory is a process's own, where others have it too."""
 

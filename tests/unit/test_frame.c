@@ -1,5 +1,6 @@
 /* Which of a profile's frames stand for its growth. */
 #include "output/alloc_frames.h"
+#include "output/callers.h"
 #include "output/frame.h"
 #include "sample_profile.h"
 
@@ -46,8 +47,54 @@ static void assert_found(const int *stacks, const double *bytes, size_t count, c
 		assert_true(frame_find_growth(profile, &cursor, &frame, &found));
 		assert_string_equal(frame.name, name);
 		assert_int_equal(found, wanted);
+		/* Behind that frame: the way outwards does not meet it again. */
+		while (frame_next_outward(&cursor, &frame))
+			assert_string_not_equal(frame.name, name);
 	}
 	profile_free(profile);
+}
+
+static void assert_callers(size_t width, const char *expected)
+{
+	const int at[] = {AT_SESSION_NEW, AT_CACHE_PUT, AT_JIT, AT_JIT, AT_LIBC};
+	struct profile *profile;
+	struct frame_cursor cursor;
+	struct frame frame;
+	uint32_t site;
+	char *text;
+
+	assert_int_equal(profile_new(&profile), 0);
+	assert_int_equal(profile_add_mapping(profile, EXE_START, EXE_START + 0x10000, 0x1000,
+					     SAMPLE_EXE, "00", NULL),
+			 0);
+	site = sample_site(profile, true, 5, at);
+	cursor = (struct frame_cursor){
+		.profile = profile,
+		.site = &profile->sites.items[site],
+	};
+	sample_line(profile, AT_SESSION_NEW, "session_new", "session_new", "session.c", 10);
+	sample_line(profile, AT_CACHE_PUT, "put\x1b\xff", "put\x1b\xff", "/src/a\n.c", 20);
+	sample_line(profile, AT_LIBC, "main", "main", "", 0);
+	assert_true(frame_next_outward(&cursor, &frame));
+	assert_int_equal(callers_format(&cursor, width, &text), 0);
+	if (expected)
+		assert_string_equal(text, expected);
+	else
+		assert_null(text);
+	free(text);
+	/* Nobody has called the outermost. */
+	while (frame_next_outward(&cursor, &frame))
+		;
+	assert_int_equal(callers_format(&cursor, width, &text), 0);
+	assert_null(text);
+	profile_free(profile);
+}
+
+static void callers_are_escaped_once_and_cut(void **state)
+{
+	(void)state;
+	assert_callers(100, "< put\\x1B\\xFF a\\x0A.c:20 < [unknown] < main");
+	assert_callers(20, "< put\\x1B\\xFF a\\x0A.c:20 < ...");
 }
 
 static void the_largest_stack_stands_for_the_growth(void **state)
@@ -91,6 +138,7 @@ static void an_interpreters_allocator_is_no_site(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(callers_are_escaped_once_and_cut),
 		cmocka_unit_test(the_largest_stack_stands_for_the_growth),
 		cmocka_unit_test(a_stack_within_an_allocator_leaves_it_to_the_next),
 		cmocka_unit_test(a_small_part_does_not_stand_for_all),

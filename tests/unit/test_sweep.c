@@ -225,6 +225,20 @@ static void columns_are_of_characters(void **state)
 	assert_int_equal(place_of_figures("", ""), place);
 }
 
+static void losses_are_told(void **state)
+{
+	struct sweep_row row = {.zoomed = true, .sampled = 500, .lost = 12};
+	char *text = table_of(row, "x", "/");
+
+	(void)state;
+	assert_null(strstr(text, "LOST"));
+	free(text);
+	row.losses = copy("live map full: 12");
+	text = table_of(row, "x", "/");
+	assert_non_null(strstr(text, "\n        LOST 12 of 500 samples (live map full: 12): "));
+	free(text);
+}
+
 static bool tells_share(const struct sweep_row *row, const char *words)
 {
 	char *text = table_of(*row, "x", "/");
@@ -412,7 +426,7 @@ static void verdict_tells_of_other_memory_that_grew(void **state)
 	row.shmem_growth = 1 << 20;
 	assert_true(has_verdict(&row, "  files"));
 	row.kinds_known = false;
-	assert_true(has_verdict(&row, "  files"));
+	assert_true(has_verdict(&row, "  files?"));
 	row.shared_growth = 100 << 10;
 	assert_true(has_verdict(&row, "  flat"));
 	row.shared_growth = 15 << 20;
@@ -431,6 +445,7 @@ int main(void)
 		cmocka_unit_test(columns_are_those_that_say_something),
 		cmocka_unit_test(rows_name_the_first_site),
 		cmocka_unit_test(columns_are_of_characters),
+		cmocka_unit_test(losses_are_told),
 		cmocka_unit_test(share_is_told_where_it_is_much_less),
 		cmocka_unit_test(callers_and_ages_stand_below_the_site),
 		cmocka_unit_test(what_stayed_is_named_where_other_memory_grew),

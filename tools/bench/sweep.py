@@ -1,11 +1,12 @@
 """A sweep of a host with a thousand idle processes: what do those pay who do not grow, and what does it use?
 
-Each round measures a workload three times, each round in another order: without a sweep, once more without, and
-beside one, which is compared with the mean of the other two. What those are of each other says what a difference
-means here.
+Each round measures a workload three times, in all orders by turns: without a sweep, once more without, and beside one,
+which is compared with the mean of the other two. What those are of each other says what a difference means here.
+It is beside the first seconds of a sweep: who grows for longer has probes, and pays more.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -25,8 +26,8 @@ from workloads import Redis as RedisRuns
 IDLE = 1000
 SECONDS = 60  # of the sweep of which the own cost is measured
 ROUNDS = 30
-COMPILE_ROUNDS = 100  # they differ by 3 %
-REDIS_ROUNDS = 200  # on a virtual machine a part of it differs by some 5 % from the next one
+COMPILE_ROUNDS = 102  # they differ by 3 %
+REDIS_ROUNDS = 204  # on a virtual machine a part of it differs by some 5 % from the next one
 REDIS_SECONDS = 1  # as the ticks of a sweep
 SETTLE = 0.5  # seconds before each part; a sweep's first tick comes after it
 COST_LIMIT = 1.01  # times untraced
@@ -35,6 +36,7 @@ MEMORY_LIMIT = 100 * 1024  # KiB
 
 UNTRACED, AGAIN, SWEPT = "untraced", "untraced again", "swept"
 CONTESTANTS = (UNTRACED, AGAIN, SWEPT)
+ORDERS = tuple(itertools.permutations(CONTESTANTS))
 
 # Small files, as most of a build: each compiler lives for less than two ticks.
 FILES = 12
@@ -249,8 +251,7 @@ def run_pairs(run, workload, rounds):
         if not workload.fresh:
             workload.measure(shared)  # what comes first takes longer
         for number in range(rounds):
-            first = number % len(CONTESTANTS)
-            for name in CONTESTANTS[first:] + CONTESTANTS[:first]:
+            for name in ORDERS[number % len(ORDERS)]:
                 ns, probed = measure(run, workload, shared, name)
                 times[name].append(ns)
                 zoomed |= set(probed)
@@ -312,12 +313,12 @@ def say_cost(found):
 def main(run, seconds, workloads, rounds, quick):
     """(the figures, whether all limits hold, which with `quick` does not matter); prints as it goes."""
     run.milliseconds = 200 if quick else 1000 * REDIS_SECONDS
+    chosen = [WORKLOADS[name](run) for name in dict.fromkeys(workloads)]
     with idle_processes(IDLE):
         cost = own_cost(run, seconds)
         say_cost(cost)
         pairs = {}
-        for name in workloads:
-            workload = WORKLOADS[name](run)
+        for workload in chosen:
             pairs[workload.name] = run_pairs(run, workload, rounds or workload.rounds)
             say_pairs(workload.name, pairs[workload.name])
     fine = cost["holds"] and all(found["verdict"] == "holds" for found in pairs.values())

@@ -196,13 +196,8 @@ static void write_churn(const struct profile *profile, FILE *to)
 bool growth_write_evidence(const struct profile *profile, const struct verdict *verdict,
 			   const char *hint, FILE *to)
 {
-	switch (verdict->kind) {
-	case VERDICT_STEADY:
-	case VERDICT_STEP:
-	case VERDICT_UNEVEN:
+	if (verdict_is_growth(verdict->kind))
 		return write_heap(profile, verdict, hint, to);
-	default:
-		write_churn(profile, to);
-		return false;
-	}
+	write_churn(profile, to);
+	return false;
 }

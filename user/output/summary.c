@@ -8,10 +8,12 @@
 #include "output/text.h"
 
 #include "output/ages_text.h"
+#include "output/counters_text.h"
 #include "output/figure.h"
 #include "output/growth.h"
 #include "output/missing_names.h"
 #include "output/site_table.h"
+#include "util/cleanup.h"
 #include "util/units.h"
 #include "util/vec.h"
 
@@ -247,27 +249,17 @@ static double percent(uint64_t part, uint64_t whole)
 	return part && share < 0.1 ? 0.1 : share;
 }
 
-/* "live map full: 12; stack map full: 3": the counters of one kind that are not 0. False: there is
- * none. */
+/* False: there is none of that kind. */
 static bool write_counters(const struct profile *profile, enum profile_counter_kind kind,
 			   const char *heading, FILE *to)
 {
-	bool any = false;
+	CLEANUP(cleanup_free) char *text = NULL;
 
-	for (size_t i = 0; i < profile->counters.count; i++) {
-		const struct profile_counter *counter = &profile->counters.items[i];
-
-		if (counter->kind != kind || !counter->count)
-			continue;
-		if (any)
-			fputs("; ", to);
-		else
-			label(to, heading);
-		fprintf(to, "%s: ", counter->name);
-		write_count(to, counter->count);
-		any = true;
-	}
-	return any;
+	if (counters_format(profile, kind, &text) || !text)
+		return false;
+	label(to, heading);
+	fputs(text, to);
+	return true;
 }
 
 /* Names what was lost, on a line of its own. Nothing where nothing was. */

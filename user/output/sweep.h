@@ -57,7 +57,9 @@ struct sweep_row {
 	struct ledger ledger; /* the same in numbers, if there is an account */
 	struct sweep_site site;
 	struct sweep_ages site_ages;
-	char *profile; /* path; NULL: none was written */
+	char *profile; /* path; NULL: none was written. Of its samples: */
+	uint64_t sampled, lost;
+	char *losses; /* in words, as counters_format() has them; NULL: none */
 	struct sweep_site growth_site;
 	char *growth_profile;
 	bool ended;

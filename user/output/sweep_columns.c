@@ -169,7 +169,9 @@ static const char *verdict_word(const struct sweep_row *row)
 		return "ended";
 	if (row->verdict.kind != VERDICT_FLAT || row->shared_growth < SWEEP_SHARED_LEAST)
 		return sweep_verdict_name(row->verdict.kind);
-	return row->kinds_known && row->shmem_growth > row->shared_growth / 2 ? "shared" : "files";
+	if (!row->kinds_known)
+		return "files?";
+	return row->shmem_growth > row->shared_growth / 2 ? "shared" : "files";
 }
 
 static void write_row(const struct sweep_row *row, const struct columns *columns, FILE *to)

@@ -212,6 +212,9 @@ static int add_heap(json_t *object, const struct sweep_row *row)
 		{"ages", ages(&row->ages)},
 		{"top_site", top_site(row)},
 		{"profile", sweep_json_text(row->profile)},
+		{"samples", integer_if(row->profile != NULL, (int64_t)row->sampled)},
+		{"lost_samples", integer_if(row->profile != NULL, (int64_t)row->lost)},
+		{"losses", plain_text(row->losses)},
 	};
 
 	return add_members(object, members, sizeof(members) / sizeof(*members));

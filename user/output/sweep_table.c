@@ -23,6 +23,7 @@ void sweep_row_deinit(struct sweep_row *row)
 	free(row->verdict_text);
 	free(row->account);
 	free(row->profile);
+	free(row->losses);
 	free(row->growth_profile);
 	free(row->reason);
 	free(row->site_ages.text);
@@ -58,6 +59,15 @@ static void write_site(const char *what, const struct sweep_site *site, FILE *to
 	if (site->callers)
 		fprintf(to, "\n              %s", site->callers);
 	fputc('\n', to);
+}
+
+static void write_losses(const struct sweep_row *row, FILE *to)
+{
+	if (row->losses)
+		fprintf(to,
+			"        LOST %" PRIu64 " of %" PRIu64
+			" samples (%s): figures of its heap are too low by about as much\n",
+			row->lost, row->sampled, row->losses);
 }
 
 static void write_path(const char *what, const char *path, FILE *to)
@@ -104,6 +114,7 @@ static void write_evidence(const struct sweep_row *row, FILE *to)
 	if (row->site_ages.text)
 		fprintf(to, "              ages: %s\n", row->site_ages.text);
 	write_site("new pages", &row->growth_site, to);
+	write_losses(row, to);
 	if (row->reason)
 		fprintf(to, "        no probes: %s\n", row->reason);
 	write_path("profile", row->profile, to);
@@ -175,7 +186,7 @@ void sweep_table_write_rows(const struct sweep_result *result, FILE *to)
 {
 	char text[UNITS_TEXT_MAX];
 
-	fprintf(to, "%s, %u processes, %zu have grown; Ctrl-C ends it\n",
+	fprintf(to, "%s, %u processes, %zu of those that have grown; Ctrl-C ends it\n",
 		units_format_duration(result->duration, text), result->processes,
 		result->rows.count);
 	if (result->rows.count)

@@ -7,6 +7,7 @@
 #define ALLOCTRACE_VERDICT_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The window is looked at in so many parts at most, of one length; and in fewer than that not at all. */
@@ -42,6 +43,11 @@ enum verdict_kind {
 	VERDICT_UNEVEN,	  /* grew, in some parts */
 	VERDICT_SHRANK,
 };
+
+static inline bool verdict_is_growth(enum verdict_kind kind)
+{
+	return kind == VERDICT_STEADY || kind == VERDICT_STEP || kind == VERDICT_UNEVEN;
+}
 
 struct verdict {
 	enum verdict_kind kind;
