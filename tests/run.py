@@ -451,6 +451,8 @@ def run_e2e_files(build, alloctrace, folder, results):
 
 
 def main():
+    # A shell's jobs in the background ignore it, and so would all that is to be ended by it here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.argv[1:2] == ["--e2e-child"]:
         run_e2e_child(sys.argv[2], int(sys.argv[3]), set(sys.argv[4:]))
         return 0
