@@ -115,8 +115,7 @@ static int say_tracer_error(int err, const struct settings *settings)
 	case -EOPNOTSUPP:
 		if (settings->heap_all)
 			log_error("--heap-all: this kernel has no links that serve all processes "
-				  "and see "
-				  "every thread (uprobe_multi, Linux 6.10)");
+				  "and see every thread (uprobe_multi, Linux 6.10)");
 		else if (wanted == TRACER_AUTO)
 			log_error("this kernel has no way of attaching that is known here");
 		else
